@@ -1,0 +1,1 @@
+"""Load and engine benchmarks, against peers: `python -m benchmarks NAME`."""

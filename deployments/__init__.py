@@ -1,0 +1,1 @@
+"""What runs where: Serve actors, the cell and its edge."""

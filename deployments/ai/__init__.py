@@ -1,0 +1,1 @@
+"""Serve actors around the engines of the AI virtual node."""

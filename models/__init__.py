@@ -1,0 +1,1 @@
+"""Neural engines: weights in, results out. No Ray, no HTTP, no database."""

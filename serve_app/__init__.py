@@ -1,0 +1,1 @@
+"""The API virtual node: routes, errors, command line."""
