@@ -1,4 +1,4 @@
-"""The budgets of the three virtual nodes: declared in budgets.yaml, scaled to a machine, for Ray."""
+"""The virtual nodes' budgets: declared in budgets.yaml, scaled to a machine, in Ray's words."""
 
 from __future__ import annotations
 
