@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from configs.args import Resources
 
 POOLS = ("ai", "api", "data")
 _FILE = Path(__file__).parent / "budgets.yaml"
-_GRAIN = 4  # Ray keeps resources to 0.0001
+_EPSILON = 1e-6
+# How Ray counts each resource: the end of its name there, and its units in one of ours.
+_UNITS = {
+    "memory_gb": ("memory_mb", 1024),
+    "metal_cores": ("metal_millicores", 1000),
+    "cpu": ("cpu_millicores", 1000),
+    "neural_cores": ("neural_millicores", 1000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ def plan() -> Plan:
 
 
 def scaled(machine: Budget) -> dict[str, Budget]:
-    """Each pool's budget on `machine`: the plan's shares of what it has, rounded down to 0.0001."""
+    """Each pool's budget on `machine`: the plan's shares of what it has, rounded down to 0.001."""
     return {
         pool: Budget(
             **{
@@ -65,21 +73,26 @@ def scaled(machine: Budget) -> dict[str, Budget]:
 
 
 def ray_resources(budgets: Mapping[str, Budget]) -> dict[str, float]:
-    """The budgets as custom resources for `ray start --resources`; what is zero is left out."""
+    """The budgets as custom resources for `ray start --resources`; what is zero is left out.
+
+    Ray takes whole numbers only above one, so memory is in MB and cores in thousandths.
+    """
     return {
-        f"{pool}_{name}": amount
+        f"{pool}_{unit}": float(math.floor(getattr(budget, name) * scale + _EPSILON))
         for pool, budget in budgets.items()
-        for name, amount in asdict(budget).items()
-        if amount > 0
+        for name, (unit, scale) in _UNITS.items()
+        if getattr(budget, name) > 0
     }
 
 
 def actor_resources(pool: str, resources: Resources) -> dict[str, float]:
     """What one replica asks of its own pool, for `ray_actor_options["resources"]`."""
-    amounts = {name: round(float(getattr(resources, name)), _GRAIN) for name in RESOURCES}
-    return {f"{pool}_{name}": amount for name, amount in amounts.items() if amount > 0}
+    return {
+        f"{pool}_{unit}": float(math.ceil(getattr(resources, name) * scale - _EPSILON))
+        for name, (unit, scale) in _UNITS.items()
+        if getattr(resources, name) > 0
+    }
 
 
 def _floor(amount: float) -> float:
-    scale: int = 10**_GRAIN
-    return int(amount * scale + 1e-6) / scale
+    return math.floor(amount * 1000 + _EPSILON) / 1000
