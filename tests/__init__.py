@@ -1,0 +1,1 @@
+"""Mirrors the tree: a test stands at the path of what it tests."""

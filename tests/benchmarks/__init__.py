@@ -1,0 +1,1 @@
+"""The benchmarks, held to servers whose behaviour is known beforehand."""
