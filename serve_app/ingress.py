@@ -1,0 +1,91 @@
+"""Middlewares for Ray Serve's own HTTP servers: what those answer by themselves gets our shape.
+
+Serve loads them by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.ingress:middlewares`.
+"""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.errors import ErrorAnswer, Header
+from serve_app.trace import request_id_from
+
+# A caller could switch off Serve's time limit and its handling of disconnects by these.
+_STRIPPED = frozenset(
+    (b"x-request-id", b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
+)
+
+_ANSWERS = {
+    404: ("invalid_request_error", "not_found", "There is nothing at this path."),
+    408: ("timeout_error", "deadline_exceeded", "The request's time limit passed."),
+    429: ("rate_limit_error", "rate_limit_exceeded", "Too many requests at once; try again."),
+    503: ("server_error", "engine_unavailable", "The service is not available now; try again."),
+}
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve puts around its servers."""
+    return [Middleware(ServeAnswers)]
+
+
+class ServeAnswers:
+    """ASGI middleware around Serve's server: one valid `x-request-id`, and errors in one shape.
+
+    Serve answers some errors itself, in plain text: no replica, a full queue, a time limit.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self.app(scope, receive, send)
+            return
+        request_id, _ = request_id_from(scope["headers"])
+        id_header = (b"x-request-id", request_id.encode("ascii"))
+        kept = [header for header in scope["headers"] if _acceptable(header)]
+        scope = {**scope, "headers": [*kept, id_header]}
+        replaced = False
+
+        async def send_shaped(message: Message) -> None:
+            nonlocal replaced
+            if replaced:
+                return
+            if message["type"] == "http.response.start":
+                headers = [h for h in message.get("headers", ()) if h[0].lower() != b"x-request-id"]
+                status = message["status"]
+                if status >= 400 and not _is_json(headers):
+                    replaced = True
+                    await _send_shaped(status, headers, id_header, send)
+                    return
+                message = {**message, "headers": [*headers, id_header]}
+            await send(message)
+
+        await self.app(scope, receive, send_shaped)
+
+
+def _acceptable(header: Header) -> bool:
+    # Serve decodes every header's name as UTF-8 and fails at one that is not.
+    return header[0] not in _STRIPPED and header[0].isascii()
+
+
+def _is_json(headers: list[Header]) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"application/json")
+        for name, value in headers
+    )
+
+
+async def _send_shaped(status: int, headers: list[Header], id_header: Header, send: Send) -> None:
+    unknown = ("server_error", "internal_error", "The server failed at this request.")
+    kind, code, message = _ANSWERS.get(status, unknown)
+    status = 504 if status == 408 else status
+    answer = ErrorAnswer(status, kind, code, message)
+    body = answer.body()
+    given = [h for h in headers if h[0].lower() == b"retry-after"]
+    own = [h for h in answer.response_headers() if not given or h[0] != b"retry-after"]
+    length = (b"content-length", b"%d" % len(body))
+    all_headers = [*own, *given, length, id_header]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,140 @@
+"""Pure ASGI middlewares of the whole surface: the access record, and one error shape on every path.
+
+Starlette's BaseHTTPMiddleware would put a queue between a stream and its client, so it is not used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.errors import (
+    ClientGone,
+    ErrorAnswer,
+    HeadersTooLarge,
+    answer_for,
+    report_unexpected,
+)
+from serve_app.metrics import Meters
+from serve_app.trace import Trace, trace_of
+
+CLIENT_CLOSED = 499
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+
+_access = logging.getLogger("medrec.access")
+
+
+async def send_error(answer: ErrorAnswer, send: Send) -> None:
+    """Send `answer` as a whole response."""
+    body = answer.body()
+    headers = [*answer.response_headers(), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Errors:
+    """ASGI middleware: whatever is raised inside becomes an answer in OpenAI's error shape."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        trace = trace_of(scope)
+        try:
+            _check_headers(scope)
+            await self.app(scope, receive, send_and_note)
+        except ClientGone:
+            return
+        except Exception as error:
+            answer = answer_for(error, trace.request_id)
+            trace.code = answer.code
+            report_unexpected(error, trace.request_id)
+            if started:
+                # The response cannot be completed; returning makes the server drop the connection.
+                return
+            await send_error(answer, send)
+
+
+def _check_headers(scope: Scope) -> None:
+    headers = scope["headers"]
+    size = sum(len(name) + len(value) for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(
+            f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all are read."
+        )
+
+
+class AccessLog:
+    """ASGI middleware: one line of JSON and one set of measurements a request, by ids only."""
+
+    def __init__(self, app: ASGIApp, *, meters: Meters) -> None:
+        self.app = app
+        self.meters = meters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = CLIENT_CLOSED
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            trace = trace_of(scope)
+            duration_s = time.monotonic() - trace.began_s
+            route = _route_template(scope)
+            self.meters.request_ended(trace, route, status, duration_s)
+            if _access.isEnabledFor(logging.INFO):
+                _access.info("%s", _line(trace, scope["method"], route, status, duration_s))
+
+
+def _route_template(scope: Scope) -> str:
+    """The matched route as it is declared, so that no part of a caller's path is written down."""
+    return getattr(scope.get("route"), "path", "") or "unmatched"
+
+
+_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"))
+
+
+def _line(trace: Trace, method: str, route: str, status: int, duration_s: float) -> str:
+    line: dict[str, object] = {
+        "event": "request",
+        "request_id": trace.request_id,
+        "method": method if method in _METHODS else "other",
+        "route": route,
+        "status": status,
+        "duration_s": round(duration_s, 4),
+    }
+    if trace.code:
+        line["code"] = trace.code
+    if trace.model:
+        line |= {
+            "model": trace.model,
+            "stream": trace.streamed,
+            "prompt_tokens": trace.prompt_tokens,
+            "cached_tokens": trace.cached_tokens,
+            "completion_tokens": trace.completion_tokens,
+        }
+    if trace.first_token_s is not None:
+        line["first_token_s"] = round(trace.first_token_s - trace.began_s, 4)
+    return orjson.dumps(line).decode()
