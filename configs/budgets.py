@@ -94,5 +94,15 @@ def actor_resources(pool: str, resources: Resources) -> dict[str, float]:
     }
 
 
+def amount(resources: Mapping[str, float], pool: str, name: str) -> float | None:
+    """An amount in this module's units, from a mapping in Ray's; None if it is not there.
+
+    `resources` are those of a cluster, a node or an actor; `name` is a field of `Budget`.
+    """
+    unit, scale = _UNITS[name]
+    found = resources.get(f"{pool}_{unit}")
+    return None if found is None else found / scale
+
+
 def _floor(amount: float) -> float:
     return math.floor(amount * 1000 + _EPSILON) / 1000
