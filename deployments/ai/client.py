@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import (
@@ -35,7 +35,7 @@ from models.errors import (
 )
 from models.generation import ChatRequest, Done, Event, Failure
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ray.serve")
 
 POLL_PERIOD_S = 1.0
 POLL_TIMEOUT_S = 2.0
@@ -223,8 +223,9 @@ def _refusal(model: str, state: CellState, *, known: bool) -> EngineError | None
         return EngineStopped(f"{model} is being loaded", retry_after_s=5.0)
     if all(card.id != model for card in state.models):
         return ModelNotFound("no model of that name is served here", param="model")
-    if "ai" in state.closed:
-        return MemoryPressure(state.closed["ai"], retry_after_s=PRESSURE_RETRY_AFTER_S)
+    for pool in ("ai", "api"):
+        if pool in state.closed:
+            return MemoryPressure(state.closed[pool], retry_after_s=PRESSURE_RETRY_AFTER_S)
     return None
 
 
