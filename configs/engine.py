@@ -43,7 +43,10 @@ class EngineConfig(BaseModel):
         description="KV padding that one decode batch may read; the weights' own size when unset.",
     )
     stream_interval_ms: float = Field(
-        default=20.0, ge=0, le=1000, description="How long tokens are gathered before they are sent."
+        default=20.0,
+        ge=0,
+        le=1000,
+        description="How long tokens are gathered before they are sent.",
     )
     threads: int = Field(
         default=1, ge=1, le=64, description="BLAS threads on a CPU; unused on a GPU."

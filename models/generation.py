@@ -71,7 +71,7 @@ class TokenLogprob:
     """
 
     token: str
-    bytes: bytes
+    raw: bytes
     logprob: float
     top: tuple[tuple[str, bytes, float], ...] = ()
 

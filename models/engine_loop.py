@@ -1,0 +1,354 @@
+"""One turn of the engine: a decode step for every batch, then a slice of prefill."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import mlx.core as mx
+
+from configs.engine import EngineConfig
+from models.decoding import DecodeBatch, Row, SoloDecode, Step
+from models.errors import EngineError
+from models.generation import Priority
+from models.kv import PromptKV
+from models.loading import LoadedModel, make_caches
+from models.prefix import PrefixCache
+from models.scheduling import (
+    DECODE_WEIGHT,
+    Fairness,
+    PrefillPace,
+    admission,
+    columns_for,
+    outgrown,
+    place,
+)
+from models.sequences import Call, EngineStats, GeneratedToken, SequenceState
+
+logger = logging.getLogger(__name__)
+
+_GIB = 1024**3
+_WORTH_KEEPING = 16  # tokens; shorter prefixes are cheaper to compute than to look after
+_CACHE_LIMIT_BYTES = 512 * 1024**2
+
+
+class EngineLoop:
+    """The state of the engine's thread. Only that thread touches it."""
+
+    def __init__(self, model: LoadedModel, config: EngineConfig) -> None:
+        self._model = model
+        self._config = config
+        self._batches: list[DecodeBatch | SoloDecode] = []
+        self._waiting: list[SequenceState] = []
+        self._running: set[SequenceState] = set()
+        self._touched: dict[Call, None] = {}
+        self._fairness = Fairness()
+        self._pace = PrefillPace(config.prefill_chunk)
+        self._step_s = 0.0
+        self._counts = dict.fromkeys(("prefilled", "cached", "decoded", "preempted"), 0)
+        self._prefix: PrefixCache | None = None
+        self._token_bytes = 0
+        if model.kv is not None:
+            self._prefix = PrefixCache(model.kv, int(config.prefix_cache_gb * _GIB))
+            self._token_bytes = model.kv.growing_token_bytes
+        padding_mb = config.padding_budget_mb
+        # A batch more reads the weights once more: padding up to their size costs no more than that.
+        self._padding_bytes = int(padding_mb * 1e6) if padding_mb else model.weights_bytes
+        mx.set_cache_limit(_CACHE_LIMIT_BYTES)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self._waiting or self._batches)
+
+    def touched(self) -> list[Call]:
+        """The calls that have new events since the last time this was asked."""
+        touched = list(self._touched)
+        self._touched.clear()
+        return touched
+
+    def stats(self) -> EngineStats:
+        """A snapshot."""
+        return EngineStats(
+            waiting=sum(1 for s in self._waiting if s not in self._running),
+            running=len(self._running),
+            batches=len(self._batches),
+            kv_promised_bytes=sum(s.kv_bytes for s in self._running),
+            prefix_cache_bytes=self._prefix.nbytes if self._prefix else 0,
+            prefilled_tokens=self._counts["prefilled"],
+            cached_tokens=self._counts["cached"],
+            decoded_tokens=self._counts["decoded"],
+            preemptions=self._counts["preempted"],
+            step_s=self._step_s,
+        )
+
+    def add(self, call: Call) -> None:
+        """Put a call's sequences into the queue."""
+        for sequence in call.sequences:
+            self._fairness.arrive(call.user)
+            self._waiting.append(sequence)
+
+    def drop(self, call: Call) -> None:
+        """Forget a call without further events."""
+        self._touched[call] = None
+        call.ended = True
+        for sequence in call.sequences:
+            if not sequence.done:
+                sequence.done = True
+                self._release(sequence)
+
+    def fail(self, call: Call, error: EngineError) -> None:
+        """End a call with an error event."""
+        if call.ended:
+            return
+        open_sequences = [s for s in call.sequences if not s.done]
+        call.fail(error)
+        self._touched[call] = None
+        for sequence in open_sequences:
+            self._release(sequence)
+
+    def turn(self) -> None:
+        """One decode step for every batch, then prefill for about as long as the budget says."""
+        started = time.perf_counter()
+        for batch in list(self._batches):
+            self._step(batch)
+        self._batches = [batch for batch in self._batches if len(batch)]
+        if not self._batches:
+            self._prefill(None)
+            return
+        took = time.perf_counter() - started
+        self._step_s = took if not self._step_s else 0.8 * self._step_s + 0.2 * took
+        if self._waiting:
+            self._prefill(self._config.prefill_gap_factor * self._step_s)
+
+    def _step(self, batch: DecodeBatch | SoloDecode) -> None:
+        try:
+            if isinstance(batch, DecodeBatch):
+                self._split(batch)
+            batch.step(self._deliver)
+        except Exception as error:
+            logger.exception("a decode step failed")
+            for sequence in [s for s in self._running if s.batch is batch]:
+                self.fail(sequence.call, _as_engine_error(error))
+
+    def _deliver(self, step: Step) -> None:
+        for i, row in enumerate(step.rows):
+            if row is None or row.done:
+                continue
+            assert isinstance(row, SequenceState)
+            token = GeneratedToken(step.tokens[i])
+            if step.logprobs is not None and row.sampler.sampling.logprobs:
+                token.logprob = step.logprobs[i]
+                if step.top_tokens is not None and step.top_logprobs is not None:
+                    pairs = zip(step.top_tokens[i], step.top_logprobs[i], strict=True)
+                    best = sorted(pairs, key=lambda pair: -pair[1])
+                    token.top = best[: row.sampler.sampling.top_logprobs]
+            self._advance(row, token)
+
+    def _advance(self, sequence: SequenceState, token: GeneratedToken) -> None:
+        call = sequence.call
+        try:
+            reason = sequence.take(token)
+        except Exception as error:
+            self.fail(call, _as_engine_error(error))
+            return
+        self._touched[call] = None
+        self._counts["decoded"] += 1
+        self._fairness.charge(call.user, DECODE_WEIGHT)
+        if reason is not None:
+            self._remember(sequence)
+            call.finish(sequence, reason)
+            self._release(sequence)
+
+    def _remember(self, sequence: SequenceState) -> None:
+        """Keep a decoding sequence's key-values for the conversation's next turn."""
+        if self._prefix is None or not isinstance(sequence.batch, DecodeBatch):
+            return
+        length, read = sequence.batch.source(sequence)
+        self._prefix.insert(sequence.history()[:length], read)
+
+    def _release(self, sequence: SequenceState) -> None:
+        if sequence.batch is not None:
+            sequence.batch.leave(sequence)
+            sequence.batch = None
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+        sequence.caches = None
+        self._running.discard(sequence)
+        self._fairness.leave(sequence.call.user)
+
+    def _prefill(self, budget_s: float | None) -> None:
+        """Prefill for `budget_s` seconds; without a budget until one prompt is done."""
+        if budget_s is not None:
+            for batch in self._batches:
+                batch.flush(self._deliver)
+        started = time.perf_counter()
+        while (sequence := self._next()) is not None:
+            left = None if budget_s is None else budget_s - (time.perf_counter() - started)
+            if left is not None and left <= 0:
+                return
+            try:
+                joined = self._chunk(sequence, left)
+            except Exception as error:
+                logger.exception("a prefill chunk failed")
+                self.fail(sequence.call, _as_engine_error(error))
+                continue
+            if joined and budget_s is None:
+                return
+
+    def _next(self) -> SequenceState | None:
+        """The sequence whose prompt gets the next chunk; admits it first if it is new."""
+        order = sorted(
+            self._waiting,
+            key=lambda s: self._fairness.key(s.call.request.priority, s.call.user, s.arrival),
+        )
+        blocked = False
+        for sequence in order:
+            if sequence in self._running:
+                return sequence
+            if not blocked and self._admit(sequence):
+                return sequence
+            # Nobody overtakes a sequence that waits for room, or a large one would wait for ever.
+            blocked = True
+        return None
+
+    def _admit(self, sequence: SequenceState) -> bool:
+        used = sum(s.kv_bytes for s in self._running)
+        budget = int(self._config.kv_cache_gb * _GIB)
+        running, most = len(self._running), self._config.max_running
+        decision = admission(sequence.kv_bytes, used, budget, running, most)
+        while decision.action == "wait" and self._preempt(sequence.call.request.priority):
+            used = sum(s.kv_bytes for s in self._running)
+            running = len(self._running)
+            decision = admission(sequence.kv_bytes, used, budget, running, most)
+        if decision.action != "admit":
+            return False
+        self._begin(sequence)
+        return True
+
+    def _preempt(self, priority: Priority) -> bool:
+        """For an emergency, send the latest batch-priority sequence back to the queue."""
+        if priority is not Priority.EMERGENCY:
+            return False
+        candidates = [
+            s
+            for s in self._running
+            if s.call.request.priority is Priority.BATCH and isinstance(s.batch, DecodeBatch)
+        ]
+        if not candidates:
+            return False
+        sequence = max(candidates, key=lambda s: s.arrival)
+        sequence.batch.flush(self._deliver)
+        if sequence.done:
+            return True
+        self._remember(sequence)
+        sequence.batch.leave(sequence)
+        sequence.batch = None
+        sequence.tokens = sequence.history()
+        self._running.discard(sequence)
+        self._waiting.append(sequence)
+        self._counts["preempted"] += 1
+        return True
+
+    def _begin(self, sequence: SequenceState) -> None:
+        """Give a sequence its caches, filled from the prefix cache as far as that reaches."""
+        self._running.add(sequence)
+        last = len(sequence.tokens) - 1
+        sequence.position, sequence.marks = 0, [last]
+        if self._prefix is None:
+            sequence.caches = make_caches(self._model.network)
+            sequence.cached_tokens = 0
+            return
+        assert self._model.kv is not None
+        sequence.caches = [PromptKV(window, last) for window in self._model.kv.windows]
+        known = sequence.tokens[:last]
+        resumable, shared = self._prefix.match(known)
+        if resumable:
+            self._prefix.restore(known, resumable, sequence.caches)
+            sequence.position = resumable
+        self._counts["cached"] += resumable
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = resumable
+        least = resumable + _WORTH_KEEPING
+        marks = {mark for mark in (sequence.call.boundary, shared) if least <= mark < last}
+        sequence.marks = sorted({*marks, last})
+
+    def _chunk(self, sequence: SequenceState, budget_s: float | None) -> bool:
+        """Prefill one chunk; return whether the sequence has joined a decode batch."""
+        at, mark = sequence.position, sequence.marks[0]
+        if at < mark:
+            stop = min(mark, at + self._pace.chunk(budget_s))
+            started = time.perf_counter()
+            self._model.network(mx.array(sequence.tokens[at:stop])[None], cache=sequence.caches)
+            mx.eval(
+                [cache.arrays() for cache in sequence.caches]
+                if self._prefix
+                else [cache.state for cache in sequence.caches]
+            )
+            self._pace.observe(stop - at, time.perf_counter() - started)
+            sequence.position = stop
+            self._counts["prefilled"] += stop - at
+            self._fairness.charge(sequence.call.user, stop - at)
+        if sequence.position < mark:
+            return False
+        sequence.marks.pop(0)
+        self._keep_prefix(sequence, mark)
+        if sequence.marks:
+            return False
+        self._join(sequence)
+        return True
+
+    def _keep_prefix(self, sequence: SequenceState, mark: int) -> None:
+        if self._prefix is not None and mark >= _WORTH_KEEPING:
+            caches = sequence.caches
+            self._prefix.insert(
+                sequence.tokens[:mark],
+                lambda layer, start, stop: caches[layer].tokens(start, stop),
+            )
+
+    def _join(self, sequence: SequenceState) -> None:
+        self._waiting.remove(sequence)
+        token, caches = int(sequence.tokens[-1]), sequence.caches
+        sequence.caches = None
+        self._place(sequence, token, caches)
+
+    def _place(self, sequence: SequenceState, token: int, caches: Any) -> None:
+        model = self._model
+        if model.kv is None:
+            solo = SoloDecode(model.network, model.vocabulary, sequence, token, caches)
+            sequence.batch = solo
+            self._batches.append(solo)
+            return
+        tokens = caches[0].offset + 1
+        batches = [batch for batch in self._batches if isinstance(batch, DecodeBatch)]
+        at = place(tokens, [b.load() for b in batches], self._token_bytes, self._padding_bytes)
+        if at < len(batches):
+            batch = batches[at]
+        else:
+            batch = DecodeBatch(model.network, model.kv, model.vocabulary, columns_for(tokens))
+            self._batches.append(batch)
+        batch.join(sequence, token, caches)
+        sequence.batch = batch
+
+    def _split(self, batch: DecodeBatch) -> None:
+        """Move rows whose growth would cost the others too much padding to other batches."""
+
+        def choose(load: Any) -> list[int]:
+            return outgrown(load, self._token_bytes, self._padding_bytes)
+
+        for row in batch.outgrown_rows(choose):
+            assert isinstance(row, SequenceState)
+            self._move(row, batch)
+
+    def _move(self, sequence: SequenceState, batch: DecodeBatch) -> None:
+        row: Row = sequence
+        token, caches = batch.move_out(row)
+        self._place(sequence, token, caches)
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    """An error of the tree; anything unknown becomes the engine's own fault, named by its class."""
+    if isinstance(error, EngineError):
+        return error
+    return EngineError(f"The request failed in the engine ({type(error).__name__}).")
