@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from configs.args import LanguageModel, Replicas, Resources
 from configs.budgets import RESOURCES, Budget, scaled
+from configs.engine import EngineConfig
 from configs.machine import machine as this_machine
 from configs.site import APPLICATION_NAMES, AiApplication, ApiApplication, SiteConfig
 from configs.weights import FolderError, check_folder
@@ -59,18 +60,13 @@ def load(
     path: Path | str,
     *,
     machine: Budget | None = None,
-    engine: type[BaseModel] | None = None,
     root: Path = PROJECT_ROOT,
 ) -> SiteConfig:
-    """Read and check a site config against `machine` (this one, unless given).
-
-    `engine` is the model of `language[].engine`; this package may not import the engine's own.
-    Raises `ConfigError`.
-    """
+    """Read and check a site config against `machine` (this one, unless given). `ConfigError`."""
     file = Path(path)
     site = _validated(file, read_yaml(file))
     problems = [
-        *(_engine_problems(site, engine) if engine else ()),
+        *_engine_problems(site),
         *_folder_problems(site, root),
         *budget_problems(demands(site), scaled(machine or this_machine())),
     ]
@@ -184,10 +180,10 @@ def _entries(site: SiteConfig) -> Iterator[tuple[str, LanguageModel]]:
                 yield f"applications[{index}].args.language[{i}]", entry
 
 
-def _engine_problems(site: SiteConfig, engine: type[BaseModel]) -> Iterator[Problem]:
+def _engine_problems(site: SiteConfig) -> Iterator[Problem]:
     for key, entry in _entries(site):
         try:
-            engine.model_validate(entry.engine)
+            EngineConfig.model_validate(entry.engine)
         except ValidationError as error:
             yield from _pydantic_problems(error, f"{key}.engine")
 

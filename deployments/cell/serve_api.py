@@ -1,0 +1,110 @@
+"""Serve's REST interface on the head node: what `serve deploy` and `serve status` speak."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from deployments.cell.state import CellError
+
+_PATH = "/api/serve/applications/"
+_TIMEOUT_S = 30.0
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do while an application starts, and why, in a sentence."""
+
+    action: Literal["wait", "done", "fail"]
+    reason: str
+
+
+class ServeApi:
+    """One cell's Serve, by its dashboard's address and Ray's token."""
+
+    def __init__(self, dashboard_url: str, token: str) -> None:
+        self._client = httpx.Client(
+            base_url=dashboard_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_S,
+            trust_env=False,  # a proxy of the network has no business here
+        )
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._client.close()
+
+    def details(self) -> dict[str, Any]:
+        """Applications, deployments and replicas as Serve reports them. Raises `CellError`."""
+        try:
+            answer = self._client.get(_PATH)
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise CellError(f"Serve does not answer: {error}") from error
+        return found
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        """Send a Serve config, as `serve deploy` does. Raises `CellError` with Serve's words."""
+        try:
+            answer = self._client.put(_PATH, json=config)
+        except httpx.HTTPError as error:
+            raise CellError(f"Serve did not take the config: {error}") from error
+        if answer.status_code != httpx.codes.OK:
+            raise CellError(f"Serve refused the config: {answer.text.strip()}")
+
+    def wait_running(
+        self,
+        names: list[str],
+        *,
+        timeout_s: float,
+        tell: Callable[[str], None],
+        still_alive: Callable[[], None],
+    ) -> None:
+        """Wait until all applications run. Raises `CellError` with the reason if they do not.
+
+        `still_alive` raises if waiting has become pointless.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            still_alive()
+            decision = judge(self.details(), names)
+            tell(decision.reason)
+            if decision.action == "done":
+                return
+            if decision.action == "fail":
+                raise CellError(decision.reason)
+            if time.monotonic() > deadline:
+                raise CellError(f"not running after {timeout_s:g} s: {decision.reason}")
+            time.sleep(_POLL_S)
+
+
+def judge(details: Mapping[str, Any], names: list[str]) -> Decision:
+    """Whether the named applications run, still start, or have failed."""
+    applications: Mapping[str, Any] = details.get("applications", {})
+    words = []
+    for name in names:
+        application = applications.get(name, {})
+        status = application.get("status", "NOT_STARTED")
+        if status == "DEPLOY_FAILED":
+            message = str(application.get("message", "")).strip()
+            return Decision("fail", f"application {name} failed to deploy: {message}")
+        words.append(f"{name} {status.lower()}{_detail(application)}")
+    running = all(applications.get(name, {}).get("status") == "RUNNING" for name in names)
+    return Decision("done" if running else "wait", ", ".join(words))
+
+
+def _detail(application: Mapping[str, Any]) -> str:
+    """How far each deployment that is not yet healthy has come."""
+    parts = []
+    for name, deployment in application.get("deployments", {}).items():
+        if deployment.get("status") == "HEALTHY":
+            continue
+        ready = sum(replica.get("state") == "RUNNING" for replica in deployment["replicas"])
+        parts.append(f"{name} {ready}/{deployment.get('target_num_replicas', '?')}")
+    return f" ({', '.join(parts)})" if parts else ""

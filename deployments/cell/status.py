@@ -1,0 +1,95 @@
+"""The report of a running cell: each node's budget, what is reserved, and what is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from configs.budgets import POOLS, RESOURCES, Budget, amount, scaled
+from configs.machine import machine
+from deployments.cell.state import Charged, Home, State
+from deployments.memory import Charge, PoolUse, measure, replicas_of
+
+
+def report(
+    home: Home, state: State, details: Mapping[str, Any], models: list[str]
+) -> dict[str, Any]:
+    """Everything about a cell, as JSON values. `details` is Serve's REST answer."""
+    budgets = scaled(machine())
+    uses = pool_use(details, state.charged, {pool: b.memory_gb for pool, b in budgets.items()})
+    return {
+        "running": True,
+        "home": str(home.path),
+        "config": state.config,
+        "pid": state.owner.pid if state.owner else None,
+        "started": state.started,
+        "pools": pools(budgets, details, uses),
+        "deployments": deployments(details, uses),
+        "models": models,
+        "addresses": {
+            "api": state.base_url,
+            "serve": f"http://127.0.0.1:{state.ports.serve}",
+            "dashboard": state.dashboard_url,
+            "ray": f"127.0.0.1:{state.ports.gcs}",
+        },
+        "processes": len(state.processes),
+    }
+
+
+def pool_use(
+    details: Mapping[str, Any], charged: tuple[Charged, ...], budgets_gb: Mapping[str, float]
+) -> dict[str, PoolUse]:
+    """The memory that each node's replicas and charged processes really use."""
+    charges = [Charge(entry.name, entry.node, entry.process.pid) for entry in charged]
+    uses, _ = measure(budgets_gb, replicas_of(details), charges, metal_gb={})
+    return uses
+
+
+def pools(
+    budgets: Mapping[str, Budget], details: Mapping[str, Any], uses: Mapping[str, PoolUse]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Per node and resource: budget, the sum that its replicas reserve, and used memory."""
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for pool in POOLS:
+        result[pool] = {}
+        for name in RESOURCES:
+            budget = getattr(budgets[pool], name)
+            if budget <= 0:
+                continue
+            entry = {"budget": budget, "reserved": reserved(details, pool, name)}
+            if name == "memory_gb" and pool in uses:
+                entry["used"] = round(uses[pool].used_gb, 3)
+            result[pool][name] = entry
+    return result
+
+
+def reserved(details: Mapping[str, Any], pool: str, resource: str) -> float:
+    """What the replicas that exist draw from a node, in the budget's units."""
+    total = 0.0
+    for application in details["applications"].values():
+        for deployment in application["deployments"].values():
+            options = deployment["deployment_config"].get("ray_actor_options") or {}
+            each = amount(options.get("resources") or {}, pool, resource) or 0.0
+            total += each * len(deployment["replicas"])
+    return round(total, 3)
+
+
+def deployments(details: Mapping[str, Any], uses: Mapping[str, PoolUse]) -> list[dict[str, Any]]:
+    """Each deployment with its replicas' processes and memory."""
+    memory_gb = {use.replica.pid: use.used_gb for pool in uses.values() for use in pool.replicas}
+    rows = []
+    for application, app in details["applications"].items():
+        for name, facts in app["deployments"].items():
+            pids = [replica["pid"] for replica in facts["replicas"] if replica.get("pid")]
+            rows.append(
+                {
+                    "application": application,
+                    "deployment": name,
+                    "status": facts["status"],
+                    "running": sum(r["state"] == "RUNNING" for r in facts["replicas"]),
+                    "target": facts["target_num_replicas"],
+                    "pids": pids,
+                    "memory_gb": round(sum(memory_gb.get(pid, 0.0) for pid in pids), 3),
+                }
+            )
+    return rows

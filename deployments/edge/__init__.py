@@ -1,0 +1,1 @@
+"""The edge: HAProxy, the fixed address in front of a cell."""

@@ -1,0 +1,110 @@
+"""`medrec`, the command line of a cell: up, down, status, serve, ray start."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from configs.reader import PROJECT_ROOT, ConfigError
+from deployments.cell.ports import free_offset
+from deployments.cell.state import CellError
+from deployments.edge.haproxy import HaproxyError
+
+app = typer.Typer(
+    help="A self-hosted clinical AI platform on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ray_app = typer.Typer(help="The Ray below a cell.", no_args_is_help=True)
+app.add_typer(ray_app, name="ray")
+
+LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
+Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]
+Offset = Annotated[
+    str,
+    typer.Option(
+        "--port-offset", help="Added to every port; a multiple of 1000, or auto for a free one."
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout-s", min=1, help="Longest wait for the models to load.")
+]
+
+
+def main() -> None:
+    """Run the command; what the operator can act on is a message and exit status 1."""
+    try:
+        app()
+    except (ConfigError, CellError, HaproxyError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]medrec:[/] {_plain(error)}"
+        )
+        sys.exit(1)
+
+
+@app.command()
+def up(config: Config = LOCAL, port_offset: Offset = "0", timeout_s: Timeout = 600.0) -> None:
+    """Start the cell and stay in the foreground until Ctrl-C or medrec down."""
+    from serve_app.cli.up import run
+
+    run(config, _offset(port_offset), timeout_s)
+
+
+@app.command()
+def down() -> None:
+    """Stop the cell, and every process of it."""
+    from serve_app.cli.down import run
+
+    run()
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show pools, budgets, use, replicas, models and addresses. Exit status 3: no cell runs."""
+    from serve_app.cli.status import run
+
+    sys.exit(run(as_json=as_json))
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="Site config to put in place of the running one.")],
+    timeout_s: Timeout = 600.0,
+) -> None:
+    """Check a config and deploy it on the running cell, as a rolling update."""
+    from serve_app.cli.serve import run
+
+    run(config, timeout_s)
+
+
+@ray_app.command("start")
+def ray_start(
+    port_offset: Offset = "0",
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Only print the lines that would start it.")
+    ] = False,
+) -> None:
+    """Start Ray with the virtual nodes' budgets; then serve deploy takes any site config."""
+    from serve_app.cli.ray_start import run
+
+    run(_offset(port_offset), print_only=print_only)
+
+
+def _offset(text: str) -> int:
+    if text == "auto":
+        return free_offset()
+    try:
+        return int(text)
+    except ValueError as error:
+        raise typer.BadParameter("a number or auto", param_hint="--port-offset") from error
+
+
+def _plain(error: Exception) -> str:
+    return str(error).replace("[", r"\[")

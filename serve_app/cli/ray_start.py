@@ -1,0 +1,70 @@
+"""`medrec ray start`: a Ray with the virtual nodes' budgets, for `serve deploy`."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+from rich.console import Console
+
+from deployments.cell import head, state
+from deployments.cell import ports as cell_ports
+from deployments.cell.running import RAY_START_TIMEOUT_S, end_all, new_state
+from deployments.cell.state import CellError, Home, State
+
+
+def run(offset: int, *, print_only: bool) -> None:
+    """Print the lines that start Ray, and unless told otherwise, run them. Raises `CellError`."""
+    home = state.home()
+    home.prepare()
+    try:
+        ports = cell_ports.Ports().shifted(offset)
+    except ValueError as error:
+        raise CellError(f"--port-offset: {error}") from error
+    folder = head.ray_dir(home)
+    variables = head.environment(home, ports)
+    line = head.command(ports, folder)
+    print(head.shell_lines(variables, line))
+    if print_only:
+        return
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    with state.lock(home):
+        state.refuse_if_running(home)
+        own = [entry for entry in cell_ports.taken(ports) if entry.name not in ("public", "serve")]
+        if own:
+            raise CellError("\n".join(str(entry) for entry in own))
+        head.prepare_ray_dir(folder)
+        cell = new_state("", ports, folder, owned=False)
+        code = _start(cell, home, variables, line)
+        if code != 0:
+            raise CellError(f"ray start failed ({code}); see {home.logs / 'ray.log'}")
+    notes.print("\n[bold green]Ray runs.[/] In each shell that deploys or asks:")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DASHBOARD_ADDRESS"):
+        notes.print(f"  export {name}={shlex.quote(variables[name])}")
+    notes.print("  serve deploy configs/local.yaml\nmedrec down stops it.")
+
+
+def _start(cell: State, home: Home, variables: dict[str, str], line: list[str]) -> int:
+    """Run `ray start` in a session of its own, in which Ray's processes stay. Its exit status."""
+    with (home.logs / "ray.log").open("ab") as log:
+        child = subprocess.Popen(
+            head.runnable(line),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=head.process_environment(variables),
+            start_new_session=True,
+        )
+    code = -1
+    try:
+        code = child.wait(RAY_START_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        cell = cell.with_sessions((child.pid,), ())
+        if code == 0:
+            state.write(home, cell)
+        else:
+            end_all(cell)
+            child.poll()
+    return code

@@ -1,0 +1,78 @@
+"""`medrec status`: what runs, where, and how much of each budget it uses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from deployments.cell import state, status
+from deployments.cell.serve_api import ServeApi
+
+NOT_RUNNING = 3
+_TIMEOUT_S = 5.0
+
+
+def run(*, as_json: bool) -> int:
+    """Print the state of the cell of this home. Returns the exit status."""
+    console = Console(highlight=False, soft_wrap=True)
+    report = collect()
+    if as_json:
+        print(json.dumps(report, indent=2))
+    elif not report["running"]:
+        console.print(f"no cell runs in {report['home']}")
+    else:
+        _print(console, report)
+    return 0 if report["running"] else NOT_RUNNING
+
+
+def collect() -> dict[str, Any]:
+    """Everything that `status` knows, as JSON values."""
+    home = state.home()
+    found = state.read(home)
+    if found is None or not found.is_alive:
+        return {"running": False, "home": str(home.path)}
+    api = ServeApi(found.dashboard_url, home.token_file.read_text(encoding="ascii"))
+    try:
+        details = api.details()
+    finally:
+        api.close()
+    return status.report(home, found, details, models=served(found.base_url))
+
+
+def served(base_url: str) -> list[str]:
+    """The models that `/v1/models` lists; empty while the API does not answer."""
+    try:
+        answer = httpx.get(f"{base_url}/v1/models", timeout=_TIMEOUT_S, trust_env=False)
+        answer.raise_for_status()
+        return [str(entry["id"]) for entry in answer.json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _print(console: Console, report: dict[str, Any]) -> None:
+    pools = Table("node", "resource", "budget", "reserved", "used", box=None)
+    for pool, resources in report["pools"].items():
+        for resource, entry in resources.items():
+            used = f"{entry['used']:.2f}" if "used" in entry else ""
+            pools.add_row(
+                pool, resource, f"{entry['budget']:.2f}", f"{entry['reserved']:.2f}", used
+            )
+    replicas = Table("application", "deployment", "status", "replicas", "pids", "GB", box=None)
+    for entry in report["deployments"]:
+        replicas.add_row(
+            entry["application"],
+            entry["deployment"],
+            entry["status"].lower(),
+            f"{entry['running']}/{entry['target']}",
+            " ".join(str(pid) for pid in entry["pids"]),
+            f"{entry['memory_gb']:.2f}",
+        )
+    console.print(pools)
+    console.print(replicas)
+    console.print(f"models: {', '.join(report['models']) or 'none answer'}")
+    for name, address in report["addresses"].items():
+        console.print(f"{name}: {address}")

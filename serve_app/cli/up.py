@@ -1,0 +1,121 @@
+"""`medrec up`: refuse what can be refused, start the cell, watch it, end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from configs.reader import load
+from configs.site import AiApplication, SiteConfig
+from deployments.cell import ports as cell_ports
+from deployments.cell import state
+from deployments.cell.running import Cell, Interrupted, Tell
+from deployments.cell.state import CellError
+from deployments.edge import haproxy
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def run(config: Path, offset: int, timeout_s: float) -> None:
+    """The whole life of a cell. Raises `ConfigError`, `CellError` or `HaproxyError`."""
+    site = load(config)
+    haproxy.binary()
+    ports = _ports(site, offset)
+    home = state.home()
+    home.prepare()
+    with state.lock(home), _signals() as stop:
+        state.refuse_if_running(home)
+        if in_use := cell_ports.taken(ports):
+            raise CellError("\n".join(str(entry) for entry in in_use))
+        with console.status("checking") as spinner:
+            cell = Cell(home, ports, config, site, _teller(spinner), stop.is_set)
+            try:
+                cell.start(timeout_s=timeout_s)
+                spinner.stop()
+                _announce(cell, site)
+                cell.supervise(stop.wait)
+            except Interrupted:
+                pass
+            finally:
+                spinner.start()
+                _end(cell)
+    console.print("stopped")
+
+
+def _end(cell: Cell) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    cell.tell("stopping")
+    if left := cell.stop():
+        raise CellError(f"processes outlived SIGKILL: {', '.join(map(str, left))}")
+
+
+def _ports(site: SiteConfig, offset: int) -> cell_ports.Ports:
+    text = os.environ.get("PORT")
+    try:
+        public = int(text) if text else None
+        if public is not None and not 0 < public < 65536:
+            raise ValueError("out of range")
+        return cell_ports.chosen(offset, public=public, serve=site.http_options.port)
+    except ValueError as error:
+        what = "--port-offset" if not text else "PORT or --port-offset"
+        raise CellError(f"{what}: {error}") from error
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C, SIGTERM or hang-up sets."""
+    event = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in numbers}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _teller(spinner: Status) -> Tell:
+    last = ""
+
+    def tell(words: str) -> None:
+        nonlocal last
+        spinner.update(escape(words))
+        if words != last and not console.is_terminal:
+            console.print(escape(words))
+        last = words
+
+    return tell
+
+
+def _announce(cell: Cell, site: SiteConfig) -> None:
+    """Where the cell is, and two ways to ask it something."""
+    models = [
+        entry.model
+        for app in site.applications
+        if isinstance(app, AiApplication)
+        for entry in app.args.language
+    ]
+    url = f"http://127.0.0.1:{cell.ports.public}"
+    console.print(f"[bold green]ready[/] at [bold]{url}[/]   models: {', '.join(models)}")
+    console.print(f"Ray dashboard http://127.0.0.1:{cell.ports.dashboard}   files {cell.home.path}")
+    if models:
+        body = f'{{"model":"{models[0]}","messages":[{{"role":"user","content":"Hello"}}]}}'
+        console.print(
+            f"\n  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\\n"
+            f"    -d '{escape(body)}'\n\n"
+            "  from openai import OpenAI\n"
+            f'  client = OpenAI(base_url="{url}/v1", api_key="none")\n'
+            f'  print(client.chat.completions.create(model="{models[0]}",\n'
+            r'      messages=\[{"role": "user", "content": "Hello"}]).choices\[0].message.content)'
+            "\n"
+        )
+    console.print("Ctrl-C or medrec down stops it.")

@@ -1,0 +1,153 @@
+"""What all tests share: Ray's settings, and one real cell for the tests that need it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from configs.reader import PROJECT_ROOT
+from deployments.cell import head, state
+from deployments.cell.ports import Ports
+from deployments.cell.processes import members
+
+# A token file in the home folder would otherwise switch authentication on in one process only.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+MEDREC = (sys.executable, "-m", "serve_app.cli")
+LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
+READY_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass
+class RunningCell:
+    """A cell that `medrec up` started in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    home: Path
+    output: Path
+
+    @property
+    def state(self) -> state.State:
+        """The cell's state file."""
+        found = state.read(state.Home(self.home))
+        assert found is not None, self.said()
+        return found
+
+    @property
+    def ports(self) -> Ports:
+        """Every port of the cell."""
+        return self.state.ports
+
+    @property
+    def base_url(self) -> str:
+        """HAProxy's address: `/v1/...` is below it."""
+        return self.state.base_url
+
+    @property
+    def dashboard_url(self) -> str:
+        """Ray's dashboard and Serve's REST interface."""
+        return self.state.dashboard_url
+
+    @property
+    def ray_address(self) -> str:
+        """For `ray.init(address=...)`, with `environment` set first."""
+        return f"127.0.0.1:{self.ports.gcs}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which `ray`, `serve` and `medrec` reach this cell."""
+        return {**os.environ, **head.environment(state.Home(self.home), self.ports)}
+
+    def said(self) -> str:
+        """What `medrec up` has printed."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def log_tails(self) -> str:
+        """The ends of the cell's log files."""
+        tails = (
+            f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}"
+            for log in (self.home / "logs").glob("*.log")
+        )
+        return "\n".join(tails)
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until the cell has announced itself."""
+        deadline = time.monotonic() + timeout_s
+        while "ready at" not in self.said():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the cell is not ready\n{self.said()}\n{self.log_tails()}")
+            time.sleep(0.2)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, insist that nothing is left. Returns the exit status."""
+        before = state.read(state.Home(self.home))
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            medrec("down", home=self.home)
+            raise AssertionError(f"medrec up did not stop\n{self.said()}") from None
+        if before is not None:
+            assert not members(before.sessions, before.started), self.said()
+        return code
+
+
+def medrec(
+    *arguments: str, home: Path, variables: Mapping[str, str] | None = None, timeout_s: float = 90
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [*MEDREC, *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "MEDREC_HOME": str(home), **(variables or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def start_cell(
+    home: Path, config: Path = LOCAL, variables: Mapping[str, str] | None = None
+) -> RunningCell:
+    """Start `medrec up` on free ports; the caller waits for it and stops it."""
+    home.mkdir(parents=True, exist_ok=True)
+    output = home / "up.out"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [*MEDREC, "up", "--config", str(config), "--port-offset", "auto"],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, "MEDREC_HOME": str(home), **(variables or {})},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    return RunningCell(process, home, output)
+
+
+@pytest.fixture(scope="session")
+def cell() -> Iterator[RunningCell]:
+    """The cell of configs/local.yaml, one for the whole session: leave it as you found it."""
+    with tempfile.TemporaryDirectory(prefix="medrec-") as folder:
+        running = start_cell(Path(folder))
+        try:
+            running.wait_ready()
+            answer = httpx.get(f"{running.base_url}/health/live", timeout=10)
+            assert answer.status_code == 200, running.log_tails()
+            yield running
+        finally:
+            running.stop()
