@@ -109,7 +109,7 @@ class DecodeBatch:
         at = self.rows.index(row)
         length, read = self.source(row)
         assert self._inputs is not None
-        token = int(self._inputs[at].item())
+        token = int(self._inputs.tolist()[at])
         caches = []
         for i, window in enumerate(self._shape.windows):
             cache = PromptKV(window, length)
@@ -166,7 +166,7 @@ class DecodeBatch:
             clock.set_mask(self.lengths)
         for layer in self._layers:
             layer.offset = offsets
-        logits = self._network(self._inputs[:, None], cache=self._layers)[:, -1, :]
+        logits: mx.array = self._network(self._inputs[:, None], cache=self._layers)[:, -1, :]
         for clock in self._clocks.values():
             clock.column = (clock.column + 1) % clock.capacity
         for i, _ in self._present():

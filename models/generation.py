@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
 
+from models.errors import EngineError
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -123,3 +125,10 @@ class Failure:
 
 
 Event = Delta | Finish | Done | Failure
+
+
+def failure(error: EngineError) -> Failure:
+    """The event that ends a stream with `error`."""
+    return Failure(
+        error.status, error.type, error.code, error.message, error.param, error.retry_after_s
+    )

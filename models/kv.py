@@ -182,7 +182,7 @@ class RingClock:
         columns = mx.arange(self.capacity)
         # Age 0 is the column of this step; no wrap-around of unsigned values, so plain modulo.
         ages = (self.column - columns + self.capacity) % self.capacity
-        seen = mx.array(lengths) + 1
+        seen = mx.array(list(lengths)) + 1
         self.mask = (ages[None, :] < seen[:, None])[:, None, None, :]
 
     def columns_before(self, tokens: int) -> list[tuple[int, int]]:

@@ -55,6 +55,7 @@ class LanguageEngine:
         self._failure: BaseException | None = None
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mlx:{path}", daemon=True)
+        self._turned_s = time.monotonic()
         self.stats = EngineStats()
 
     def start(self, timeout_s: float = 600.0) -> None:
@@ -77,6 +78,11 @@ class LanguageEngine:
     def is_alive(self) -> bool:
         """Whether the engine's thread runs."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the thread last began a turn; turns follow each other even when idle."""
+        return time.monotonic() - self._turned_s
 
     @property
     def context_length(self) -> int:
@@ -196,7 +202,7 @@ class LanguageEngine:
                 found = self._in_engine.get(request_id)
                 if found is not None:
                     loop.drop(found)
-            now = time.monotonic()
+            self._turned_s = now = time.monotonic()
             if now >= next_expiry:
                 next_expiry = now + _EXPIRY_PERIOD_S
                 for call in [c for c in self._in_engine.values() if c.deadline <= now]:

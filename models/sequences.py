@@ -17,24 +17,17 @@ from models.generation import (
     Delta,
     Done,
     Event,
-    Failure,
     Finish,
     FinishReason,
     TokenLogprob,
     Usage,
+    failure,
 )
 from models.grammar import Grammar
 from models.row_sampler import INVALID, RowSampler
 from models.text import AnswerText, ChatTokenizer
 
 Sink = Callable[[Sequence[Event]], None]
-
-
-def failure(error: EngineError) -> Failure:
-    """The event that tells of `error`."""
-    return Failure(
-        error.status, error.type, error.code, error.message, error.param, error.retry_after_s
-    )
 
 
 @dataclass(frozen=True, slots=True)
