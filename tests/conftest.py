@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,7 @@ class RunningCell:
             medrec("down", home=self.home)
             raise AssertionError(f"medrec up did not stop\n{self.said()}") from None
         if before is not None:
+            shutil.rmtree(before.ray_dir, ignore_errors=True)
             assert not members(before.sessions, before.started), self.said()
         return code
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from configs.args import ApiArgs
+from configs.budgets import scaled
+from configs.machine import machine
 from configs.reader import read_yaml
 from configs.site import ApiApplication, SiteConfig
 from deployments.cell import head, processes, state
@@ -182,6 +184,7 @@ class Cell:
             application="api",
             max_body_mb=args.limits.max_body_mb,
             request_timeout_s=args.limits.request_timeout_s,
+            threads=max(1, min(4, int(scaled(machine())["api"].cpu / 2))),
         )
 
     def _spawn(self, name: str, line: list[str]) -> subprocess.Popen[bytes]:
