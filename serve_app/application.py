@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from ray import serve
 
 from configs.args import ApiArgs, Limits
+from configs.reader import Demand
+from deployments.admission import admit
 from deployments.ai.client import RayLanguageService
 from deployments.options import serve_options
 from serve_app.chat.handler import MAX_CHATS
 from serve_app.surface import create_app
 
-POOL = "api"
+NAME = "api"
 # The application refuses a chat by itself, in its own error shape, well before Serve would in
 # plain text; probes and short requests get through beside full chats.
 MAX_ONGOING_REQUESTS = 2 * MAX_CHATS
@@ -44,16 +46,22 @@ def write_log_lines() -> None:
         log.propagate = False
 
 
-def build(args: ApiArgs) -> serve.Application:
-    """The application for `args`, as the configuration's `import_path` names it."""
+def build(args: dict[str, Any] | ApiArgs) -> serve.Application:
+    """The application for `args` (see configs/args.py), as a config's `import_path` names it.
+
+    Raises `ValidationError` for args that are not those of the application, `BudgetsMissing` on a
+    Ray without budgets, and `ConfigError` for a demand beyond them.
+    """
+    api = ApiArgs.model_validate(args)
+    admit(NAME, [Demand(NAME, "args", NAME, api.replicas, api.resources)])
     options = serve_options(
-        POOL,
-        "api",
-        args.replicas,
-        args.resources,
+        NAME,
+        NAME,
+        api.replicas,
+        api.resources,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         max_queued_requests=MAX_QUEUED_REQUESTS,
-        request_timeout_s=args.limits.request_timeout_s,
+        request_timeout_s=api.limits.request_timeout_s,
     )
     deployment: Any = serve.deployment(**options)(serve.ingress()(Api))
-    return deployment.bind(args.limits)
+    return deployment.bind(api.limits)

@@ -39,7 +39,7 @@ _REQUEST_ID_IN = {
     "in": "header",
     "required": False,
     "description": "An id of the caller's own; without a well-formed one the server makes one.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
 }
 _PRIORITY = {
     "name": "x-priority",

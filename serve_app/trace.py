@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import Header
 
-_VALID_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(slots=True)

@@ -130,7 +130,7 @@ def logprob_entries(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
     return [
         {
             "token": token.token,
-            "bytes": list(token.bytes),
+            "bytes": list(token.raw),
             "logprob": _finite(token.logprob),
             "top_logprobs": [
                 {"token": text, "bytes": list(raw), "logprob": _finite(logprob)}

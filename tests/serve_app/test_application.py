@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import ray
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from configs.args import ApiArgs
+from configs.budgets import Budget, ray_resources
+from configs.reader import ConfigError
+from deployments.admission import BudgetsMissing
+from deployments.options import REQUIRED
+from serve_app.application import MAX_ONGOING_REQUESTS, Api, build, write_log_lines
+from serve_app.chat.handler import MAX_CHATS
+
+
+@pytest.fixture
+def budgets(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    given = ray_resources({"api": Budget(memory_gb=8, cpu=2, metal_cores=0, neural_cores=0)})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: given)
+    return given
+
+
+@pytest.fixture
+def medrec_log() -> Iterator[logging.Logger]:
+    log = logging.getLogger("medrec")
+    kept = (list(log.handlers), log.level, log.propagate)
+    log.handlers.clear()
+    yield log
+    log.handlers[:], log.level, log.propagate = kept
+
+
+def test_the_application_is_one_deployment_of_the_api_node_with_every_option_set(
+    budgets: dict[str, float],
+) -> None:
+    deployment = build(ApiArgs())._bound_deployment
+    assert deployment.name == "api"
+    assert set(deployment._deployment_config.user_configured_option_names) >= REQUIRED
+    resources = deployment.ray_actor_options["resources"]
+    assert resources
+    assert all(name.startswith("api_") for name in resources)
+
+
+def test_serve_lets_more_requests_in_than_the_application_takes_chats(
+    budgets: dict[str, float],
+) -> None:
+    deployment = build(ApiArgs())._bound_deployment
+    assert deployment.max_ongoing_requests == MAX_ONGOING_REQUESTS > MAX_CHATS
+
+
+def test_the_autoscaler_gets_the_configured_range(budgets: dict[str, float]) -> None:
+    args = ApiArgs.model_validate({"replicas": {"min": 1, "max": 3}})
+    config = build(args)._bound_deployment._deployment_config.autoscaling_config
+    assert (config.min_replicas, config.max_replicas) == (1, 3)
+
+
+def test_a_replica_builds_its_own_asgi_application(medrec_log: logging.Logger) -> None:
+    app = Api(ApiArgs().limits).__serve_build_asgi_app__()
+    assert isinstance(app, FastAPI)
+    paths = {getattr(route, "path", "") for route in app.routes}
+    assert {"/v1/chat/completions", "/v1/models", "/metrics"} <= paths
+
+
+def test_log_lines_are_written_once_as_they_are(
+    medrec_log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log_lines()
+    write_log_lines()
+    logging.getLogger("medrec.access").info("%s", '{"event": "request"}')
+    assert capsys.readouterr().err == '{"event": "request"}\n'
+
+
+def test_args_that_are_not_the_applications_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        build({"replica": {}})
+
+
+def test_a_ray_without_budgets_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    with pytest.raises(BudgetsMissing, match="virtual node api"):
+        build({})
+
+
+def test_more_than_the_budget_is_refused_at_once(budgets: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="memory_gb"):
+        build({"resources": {"memory_gb": 100.0, "cpu": 0.1}})
