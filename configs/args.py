@@ -7,7 +7,7 @@ and not a default. Amounts of resources are those of one replica.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -115,6 +115,11 @@ class CellArgs(Strict):
     resources: Resources = Field(
         default=Resources(memory_gb=0.5, cpu=0.01),
         description="What the catalogue and memory guard draws from the `ai` budget.",
+    )
+    memory_budget_gb: dict[Literal["ai", "api", "data"], Amount] = Field(
+        default_factory=dict,
+        description="Memory that the guard allows a virtual node, where that is not the budget "
+        "which Ray was started with.",
     )
 
     @property

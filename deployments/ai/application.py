@@ -51,7 +51,7 @@ def graph(args: dict[str, Any] | AiArgs, engine: type) -> Application:
         max_queued_requests=128,
         request_timeout_s=10.0,
     )
-    return serve.deployment(**options)(Cell).bind(models)
+    return serve.deployment(**options)(Cell).bind(models, dict(ai.cell.memory_budget_gb))
 
 
 def demands(ai: AiArgs) -> list[Demand]:
@@ -67,15 +67,16 @@ def demands(ai: AiArgs) -> list[Demand]:
 def _language(index: int, entry: LanguageModel, engine: type) -> Application:
     key = f"args.language[{index}]"
     config = _engine_config(key, entry)
+    chats = config.max_running + config.max_queued
     options = serve_options(
         NAME,
         entry.model,
         entry.replicas,
         entry.resources,
-        # The engine's own bounded queue refuses first, and says so; Serve's is for the moments in
-        # which no replica is there.
-        max_ongoing_requests=config.max_running + config.max_queued + CONTROL_CALLS,
-        max_queued_requests=64,
+        # The engine's own bounded queue refuses first, and says so. Serve's, one in each API
+        # replica, holds those that arrive in one instant, and all while no replica is there.
+        max_ongoing_requests=chats + CONTROL_CALLS,
+        max_queued_requests=chats,
         request_timeout_s=DRAIN_S,
         router=ROUTER,
     )

@@ -19,7 +19,6 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from deployments.ai.client import CellState, ModelCard
 from deployments.ai.guard import Decision, PoolState, after, decide
-from deployments.cell.processes import marked
 from deployments.cell.state import CellError, home, read
 from deployments.memory import (
     GB,
@@ -183,7 +182,7 @@ def _system_gb(uses: Mapping[str, PoolUse]) -> float:
     counted = {entry.replica.pid for use in uses.values() for entry in use.replicas}
     counted |= {charge.pid for charge in _charges()}
     return sum(
-        resident_gb(process.pid, children=False) or 0.0
-        for process in marked(state.cell)
-        if process.pid not in counted
+        resident_gb(entry.pid, children=False) or 0.0
+        for entry in state.processes
+        if entry.pid not in counted and entry.process() is not None
     )

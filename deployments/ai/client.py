@@ -33,7 +33,7 @@ from models.errors import (
     ModelNotFound,
     Overloaded,
 )
-from models.generation import ChatRequest, Done, Event, Failure
+from models.generation import ChatRequest, Done, Event, Failure, failure
 
 logger = logging.getLogger("ray.serve")
 
@@ -187,18 +187,6 @@ class RayLanguageService:
                 if error is not None and call.error is None:
                     logger.warning("ended a call to %s: %s", call.model, error.message)
                     call.end(error)
-
-
-def failure(error: EngineError) -> Failure:
-    """The last event of a stream that ended with `error`."""
-    return Failure(
-        status=error.status,
-        type=error.type,
-        code=error.code,
-        message=error.message,
-        param=error.param,
-        retry_after_s=error.retry_after_s,
-    )
 
 
 def verdict(call: Call, state: CellState, now_s: float) -> EngineError | None:
