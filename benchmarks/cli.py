@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 import typer
 
-from benchmarks import capacity, chat, duel
+from benchmarks import autoscale, capacity, chat, duel, engine, quality
+from benchmarks.engine_jobs import Scenario
 from benchmarks.load import MAX_CLIENTS
-from benchmarks.machine import PROJECT_ROOT
+from benchmarks.machine import PROJECT_ROOT, usable_cores
 from benchmarks.prompts import MIXES, Mix
 from benchmarks.report import Report, save
 from benchmarks.screen import show
 from benchmarks.servers import PeerFlags, ServerFailed
-from benchmarks.targets import TargetRefused
+from benchmarks.targets import TargetRefused, loopback
+from deployments.cell import state
+from deployments.cell.serve_api import ServeApi
 
 DEMO_MODEL = PROJECT_ROOT / "models" / "weights" / "gemma3-demo"
 LOCAL_CONFIG = PROJECT_ROOT / "configs" / "local.yaml"
@@ -24,6 +27,8 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False
 )
 
+BaseUrl = Annotated[str, typer.Option(help="A server of this machine; others are refused.")]
+ServedModel = Annotated[str | None, typer.Option(help="The first that is served when unset.")]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the JSON and PNG; benchmarks/results when unset.")
 ]
@@ -43,10 +48,8 @@ def finish(report: Report, out: Path | None, as_json: bool) -> None:
 
 @app.command("chat")
 def chat_command(
-    base_url: Annotated[
-        str, typer.Option(help="A server of this machine; others are refused.")
-    ] = "http://127.0.0.1:8000",
-    model: Annotated[str | None, typer.Option(help="The first that is served when unset.")] = None,
+    base_url: BaseUrl = "http://127.0.0.1:8000",
+    model: ServedModel = None,
     clients: Annotated[
         str, typer.Option(help=f"Closed loop: clients at once, 1 to {MAX_CLIENTS}: 1,32,200.")
     ] = "1,8,32",
@@ -104,6 +107,44 @@ def chat_command(
     finish(report, out, as_json)
 
 
+@app.command("engine")
+def engine_command(
+    model: Annotated[Path, typer.Option(help="A model folder.")] = DEMO_MODEL,
+    scenario: Annotated[
+        str, typer.Option(help=f"By commas: {', '.join(get_args(Scenario))}.")
+    ] = "equal,mixed,shared-prefix,gap,second-turn",
+    pairs: Annotated[int, typer.Option(min=1, max=25, help="Turns of each side.")] = 7,
+    threads: Annotated[
+        int, typer.Option(min=0, help="BLAS threads of every side; 0: one a core.")
+    ] = 0,
+    sequences: Annotated[int, typer.Option(min=1, max=256, help="Sequences at once.")] = 32,
+    context: Annotated[
+        str | None, typer.Option(help="Adds the long-context run: 32k, 128k or a number of tokens.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 1,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The engine without HTTP, against BatchGenerator used directly and one at a time."""
+    names = tuple(name for name in scenario.split(",") if name)
+    if strangers := [name for name in names if name not in get_args(Scenario)]:
+        raise typer.BadParameter(
+            f"--scenario: {strangers[0]} is none of {', '.join(get_args(Scenario))}"
+        )
+    if context and "context" not in names:
+        names = (*names, "context")
+    options = engine.EngineOptions(
+        scenarios=cast(tuple[Scenario, ...], names),
+        pairs=pairs,
+        threads=threads or usable_cores(),
+        sequences=sequences,
+        context_tokens=_tokens(context or "128k"),
+        seed=seed,
+    )
+    finish(engine.run(model, options, quiet=quiet), out, as_json)
+
+
 @app.command("capacity")
 def capacity_command(
     model: Annotated[
@@ -131,6 +172,56 @@ def capacity_command(
     finish(report, out, as_json)
 
 
+@app.command("quality")
+def quality_command(
+    base_url: BaseUrl = "http://127.0.0.1:8000",
+    model: ServedModel = None,
+    baseline: Annotated[
+        int, typer.Option(min=0, help="Training questions of the look-up; 0: none.")
+    ] = 20_000,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at once.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The demo model's held-out questions over HTTP, graded by program, beside a look-up."""
+    options = quality.QualityOptions(baseline=baseline, concurrency=concurrency, limit=limit)
+    try:
+        report = quality.run(base_url, model, options, quiet=quiet)
+    except TargetRefused as error:
+        raise typer.BadParameter(str(error)) from error
+    finish(report, out, as_json)
+
+
+@app.command("autoscale")
+def autoscale_command(
+    model: ServedModel = None,
+    clients: Annotated[int, typer.Option(min=1, max=MAX_CLIENTS, help="Clients at once.")] = 32,
+    seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of the load.")] = 90.0,
+    fall_s: Annotated[float, typer.Option(min=1, help="Longest wait for the fall.")] = 240.0,
+    mix: Annotated[str, typer.Option(help=f"Prompts: {', '.join(MIXES)}.")] = "short",
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Replicas over time under steady load on the running cell, and after it."""
+    home = state.home()
+    cell = state.read(home)
+    if cell is None:
+        raise typer.BadParameter("no cell runs: start one with medrec up")
+    target = loopback(cell.base_url)
+    name = model or chat.first_model(target)
+    api = ServeApi(cell.dashboard_url, home.token_file.read_text(encoding="ascii"))
+    options = autoscale.AutoscaleOptions(clients, seconds, fall_s, _mixes(mix)[0])
+    try:
+        count = autoscale.replica_counter(api.details, name)
+        report = autoscale.run(target, name, count, options, quiet=quiet)
+    finally:
+        api.close()
+    finish(report, out, as_json)
+
+
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part)
@@ -143,6 +234,14 @@ def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",") if part)
     except ValueError as error:
         raise typer.BadParameter(f"{option}: {text} is not a list of whole numbers") from error
+
+
+def _tokens(text: str) -> int:
+    scale = 1024 if text.lower().endswith("k") else 1
+    try:
+        return int(text.lower().removesuffix("k")) * scale
+    except ValueError as error:
+        raise typer.BadParameter(f"--context: {text} is no number of tokens") from error
 
 
 def _mixes(text: str) -> tuple[Mix, ...]:

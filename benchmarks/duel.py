@@ -57,7 +57,8 @@ def run(
     with tempfile.TemporaryDirectory(prefix="duel-") as scratch:
         weights = endless(folder.resolve(), Path(scratch, "model"))
         site, model = with_model(config, weights, Path(scratch, "site.yaml"))
-        sides = Sides(lambda: Platform(site, model), lambda best: Peer(weights, best))
+        home = Path(scratch, "home")
+        sides = Sides(lambda: Platform(site, model, home), lambda best: Peer(weights, best))
         return compare(sides, model, options, pairs=pairs, flags=flags, quiet=quiet)
 
 

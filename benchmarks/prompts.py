@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -66,13 +66,28 @@ def prompts(mix: Mix, seed: int, max_tokens: int | None = None) -> Iterator[Prom
     with the same system prompt.
     """
     chance = random.Random(f"{mix}/{seed}")
-    system = f"Protocolo {chance.randrange(10**6)}. {_text(chance, _SHARED_PREFIX_WORDS)}"
+    system = _system(chance) if mix == "shared-prefix" else None
     while True:
         shape = chance.choice(SHAPES[mix])
-        text = f"Caso {chance.randrange(10**9)}. {_text(chance, shape.words)}"
-        question = ("user", f"{text} {chance.choice(_QUESTIONS)}")
-        messages = (("system", system), question) if mix == "shared-prefix" else (question,)
-        yield Prompt(messages, max_tokens or shape.max_tokens)
+        yield _prompt(chance, Shape(shape.words, max_tokens or shape.max_tokens), system)
+
+
+def prompts_of(shapes: Iterable[Shape], seed: int, *, shared_prefix: bool = False) -> list[Prompt]:
+    """One prompt of each shape, repeatable by seed."""
+    chance = random.Random(f"shapes/{seed}")
+    system = _system(chance) if shared_prefix else None
+    return [_prompt(chance, shape, system) for shape in shapes]
+
+
+def _system(chance: random.Random) -> str:
+    return f"Protocolo {chance.randrange(10**6)}. {_text(chance, _SHARED_PREFIX_WORDS)}"
+
+
+def _prompt(chance: random.Random, shape: Shape, system: str | None) -> Prompt:
+    text = f"Caso {chance.randrange(10**9)}. {_text(chance, shape.words)}"
+    question = ("user", f"{text} {chance.choice(_QUESTIONS)}")
+    messages = (question,) if system is None else (("system", system), question)
+    return Prompt(messages, shape.max_tokens)
 
 
 def _text(chance: random.Random, words: int) -> str:

@@ -151,16 +151,19 @@ class Platform(ProcessServer):
     start_timeout_s = 240.0
     stop_signal = signal.SIGINT
 
-    def __init__(self, config: Path, model: str) -> None:
+    def __init__(self, config: Path, model: str, home: Path) -> None:
         super().__init__()
         self.config = config
         self.model = model
+        self.home = home
 
     def command(self, port: int) -> list[str]:
-        return [sys.executable, "-m", "serve_app.cli", "up", "--config", str(self.config)]
+        up = [sys.executable, "-m", "serve_app.cli", "up", "--port-offset", "auto"]
+        return [*up, "--config", str(self.config)]
 
     def environment(self, port: int) -> dict[str, str]:
-        return {**super().environment(port), "PORT": str(port)}
+        """A home and ports of its own, so that a cell that runs already is left alone."""
+        return {**super().environment(port), "PORT": str(port), "MEDREC_HOME": str(self.home)}
 
 
 class Running:
