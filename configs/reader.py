@@ -132,7 +132,7 @@ def budget_problems(asked: Sequence[Demand], budgets: Mapping[str, Budget]) -> I
             largest = max(parts, key=lambda d: d.peak(resource))
             yield Problem(
                 f"{largest.key}.resources.{resource}",
-                f"pool {pool} is asked for {total:g} {resource} at most replicas and surge, "
+                f"pool {pool} is asked for {total:g} {resource}, maximum and surge together, "
                 f"and has {given:g} on this machine: {sums}",
             )
 

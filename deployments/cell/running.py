@@ -18,7 +18,7 @@ from configs.site import ApiApplication, SiteConfig
 from deployments.cell import head, processes, state
 from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
-from deployments.cell.serve_api import ServeApi
+from deployments.cell.serve_api import DeployFailed, ServeApi
 from deployments.cell.state import CellError, Charged, Home, State
 from deployments.edge import haproxy
 
@@ -65,6 +65,10 @@ class Cell:
             api.wait_running(
                 names, timeout_s=timeout_s, tell=self.tell, still_alive=self._insist_on_ray
             )
+        except DeployFailed as error:
+            log = self.home.logs / "deploy.log"
+            log.write_text(error.detail + "\n", encoding="utf-8")
+            raise CellError(f"{error}\nall of it: {log}") from error
         finally:
             api.close()
             self.record()

@@ -16,12 +16,21 @@ _TIMEOUT_S = 30.0
 _POLL_S = 0.5
 
 
+class DeployFailed(CellError):
+    """An application could not be built or started; `detail` is all that Serve says of it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.detail = detail
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do while an application starts, and why, in a sentence."""
 
     action: Literal["wait", "done", "fail"]
     reason: str
+    detail: str = ""
 
 
 class ServeApi:
@@ -78,7 +87,7 @@ class ServeApi:
             if decision.action == "done":
                 return
             if decision.action == "fail":
-                raise CellError(decision.reason)
+                raise DeployFailed(decision.reason, decision.detail)
             if time.monotonic() > deadline:
                 raise CellError(f"not running after {timeout_s:g} s: {decision.reason}")
             time.sleep(_POLL_S)
@@ -93,10 +102,20 @@ def judge(details: Mapping[str, Any], names: list[str]) -> Decision:
         status = application.get("status", "NOT_STARTED")
         if status == "DEPLOY_FAILED":
             message = str(application.get("message", "")).strip()
-            return Decision("fail", f"application {name} failed to deploy: {message}")
+            reason = f"application {name} failed to deploy: {cause(message)}"
+            return Decision("fail", reason, detail=message)
         words.append(f"{name} {status.lower()}{_detail(application)}")
     running = all(applications.get(name, {}).get("status") == "RUNNING" for name in names)
     return Decision("done" if running else "wait", ", ".join(words))
+
+
+def cause(message: str) -> str:
+    """What went wrong at the end of a traceback: the exception's own lines, without the calls."""
+    if "Traceback (most recent call last)" not in message:
+        return message
+    lines = message.splitlines()
+    last_call = max(index for index, line in enumerate(lines) if line.startswith("  "))
+    return "\n".join(lines[last_call + 1 :]).strip() or message
 
 
 def _detail(application: Mapping[str, Any]) -> str:
