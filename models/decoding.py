@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kv import KVShape, PromptKV, RingClock, RingKV
+from models.kv import Angles, KVShape, PromptKV, RingClock, RingKV
 from models.prefix import Pair
 from models.row_sampler import RowSampler
 from models.sampling import BatchSampler, Sampled
@@ -164,8 +164,9 @@ class DecodeBatch:
         offsets = mx.array(self.lengths)
         for clock in self._clocks.values():
             clock.set_mask(self.lengths)
+        angles: Angles = {}
         for layer in self._layers:
-            layer.offset = offsets
+            layer.offset, layer.angles = offsets, angles
         logits: mx.array = self._network(self._inputs[:, None], cache=self._layers)[:, -1, :]
         for clock in self._clocks.values():
             clock.column = (clock.column + 1) % clock.capacity

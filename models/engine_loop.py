@@ -7,12 +7,14 @@ import time
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from configs.engine import EngineConfig
 from models.decoding import DecodeBatch, Row, SoloDecode, Step
 from models.errors import EngineError
 from models.generation import Priority
-from models.kv import PromptKV
+from models.kv import Angles, PromptKV
 from models.loading import LoadedModel, make_caches
 from models.prefix import PrefixCache
 from models.scheduling import (
@@ -280,12 +282,7 @@ class EngineLoop:
         if at < mark:
             stop = min(mark, at + self._pace.chunk(budget_s))
             started = time.perf_counter()
-            self._model.network(mx.array(sequence.tokens[at:stop])[None], cache=sequence.caches)
-            mx.eval(
-                [cache.arrays() for cache in sequence.caches]
-                if self._prefix
-                else [cache.state for cache in sequence.caches]
-            )
+            self._compute(sequence.tokens[at:stop], sequence.caches)
             self._pace.observe(stop - at, time.perf_counter() - started)
             sequence.position = stop
             self._counts["prefilled"] += stop - at
@@ -298,6 +295,16 @@ class EngineLoop:
             return False
         self._join(sequence)
         return True
+
+    def _compute(self, tokens: NDArray[np.int32], caches: Any) -> None:
+        """Run the network for the key-values of `tokens` alone; no logits are computed."""
+        if self._prefix is not None:
+            angles: Angles = {}
+            for cache in caches:
+                cache.angles = angles
+        self._model.network(mx.array(tokens)[None], cache=caches)
+        plain = self._prefix is not None
+        mx.eval([cache.arrays() if plain else cache.state for cache in caches])
 
     def _keep_prefix(self, sequence: SequenceState, mark: int) -> None:
         if self._prefix is not None and mark >= _WORTH_KEEPING:

@@ -19,6 +19,9 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 COLUMN_STEP = 64
 
+# Rotary cosines and sines of one forward pass, by (base, size): the same for every layer of a kind.
+Angles = dict[tuple[float, int], tuple[mx.array, mx.array]]
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -96,6 +99,7 @@ class PromptKV:
         self.offset = 0
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
+        self.angles: Angles = {}
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append a chunk [1, H, T, D]; return what its queries may attend to."""
@@ -201,6 +205,7 @@ class RingKV:
         self.shape = shape
         self.clock = clock
         self.offset: mx.array | None = None
+        self.angles: Angles = {}
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 

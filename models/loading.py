@@ -13,6 +13,7 @@ import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
+from models import gemma3_cpu
 from models.errors import ModelLoadError
 from models.kv import KVShape, LayerShape, PromptKV, layer_windows
 from models.text import ChatTokenizer
@@ -51,6 +52,7 @@ def load(path: str, revision: str | None = None, dtype: str | None = None) -> Lo
         if dtype is not None:
             network.update(tree_map(_caster(_DTYPES[dtype]), network.parameters()))
         mx.eval(network.parameters())
+        gemma3_cpu.install(network)
         probed = _probe(network)
     except Exception as error:
         raise ModelLoadError(f"{path}: {type(error).__name__}: {error}") from error
