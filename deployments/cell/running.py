@@ -22,7 +22,7 @@ from deployments.cell.serve_api import DeployFailed, ServeApi
 from deployments.cell.state import CellError, Charged, Home, State
 from deployments.edge import haproxy
 
-RAY_START_TIMEOUT_S = 90.0
+RAY_START_TIMEOUT_S = 180.0
 HAPROXY_READY_TIMEOUT_S = 20.0
 STOP_GRACE_S = 4.0
 _POLL_S = 0.25

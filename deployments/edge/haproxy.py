@@ -154,7 +154,7 @@ def write(edge: Edge, files: Files) -> Path:
 def check(config: Path) -> None:
     """Ask HAProxy itself whether it takes the file. Raises `HaproxyError` with its words."""
     done = subprocess.run(
-        [binary(), "-c", "-q", "-f", str(config)],
+        [binary(), "-c", "-f", str(config)],
         capture_output=True,
         text=True,
         timeout=_CHECK_TIMEOUT_S,
