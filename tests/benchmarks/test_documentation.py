@@ -1,0 +1,45 @@
+"""What docs/benchmarks.md says is all there, and what is there it says."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from benchmarks import autoscale, capacity, engine, quality, summary
+from benchmarks.cli import app
+from benchmarks.engine_jobs import Scenario
+from benchmarks.prompts import MIXES
+from benchmarks.report import Column, Report
+from configs.reader import PROJECT_ROOT
+
+PAGE = (PROJECT_ROOT / "docs" / "benchmarks.md").read_text()
+COLUMNS: dict[str, list[Column]] = {
+    "chat": summary.COLUMNS,
+    "engine": engine.COLUMNS,
+    "capacity": capacity.COLUMNS,
+    "quality": quality.COLUMNS,
+    "autoscale": autoscale.COLUMNS,
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_every_column_is_explained_in_the_words_of_the_report(name: str) -> None:
+    section = PAGE.partition(f"### Columns of `{name}`")[2].partition("\n## ")[0]
+    for column in COLUMNS[name]:
+        assert f"| {column.title} | `{column.key}` | {column.meaning} |" in section
+
+
+def test_every_benchmark_is_named() -> None:
+    names = {command.name for command in app.registered_commands}
+    assert names == set(COLUMNS)
+    assert all(f"python -m benchmarks {name}" in PAGE for name in names)
+
+
+def test_every_key_of_the_file_is_explained() -> None:
+    section = PAGE.partition("## The file")[2].partition("\n## ")[0]
+    assert all(f"`{key}`" in section for key in Report.model_fields)
+
+
+def test_every_mix_and_scenario_is_described() -> None:
+    assert all(f"| `{name}` |" in PAGE for name in (*MIXES, *get_args(Scenario)))
