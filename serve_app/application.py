@@ -36,10 +36,13 @@ class Api:
 
 
 def write_log_lines() -> None:
-    """Send the `medrec` loggers' lines, JSON each, to this process's standard error."""
+    """Send the `medrec` loggers' lines, JSON each, to this process's own standard error.
+
+    Serve replaces `sys.stderr` in a replica by a logger that may hold a thousand lines back.
+    """
     log = logging.getLogger("medrec")
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

@@ -65,12 +65,12 @@ def test_a_replica_builds_its_own_asgi_application(medrec_log: logging.Logger) -
 
 
 def test_log_lines_are_written_once_as_they_are(
-    medrec_log: logging.Logger, capsys: pytest.CaptureFixture[str]
+    medrec_log: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_log_lines()
     write_log_lines()
     logging.getLogger("medrec.access").info("%s", '{"event": "request"}')
-    assert capsys.readouterr().err == '{"event": "request"}\n'
+    assert capfd.readouterr().err == '{"event": "request"}\n'
 
 
 def test_args_that_are_not_the_applications_are_refused() -> None:

@@ -12,13 +12,16 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tokenizers import Tokenizer
 
+from configs.reader import PROJECT_ROOT
 from serve_app.shapes import ChatCompletion, ChatCompletionChunk, ErrorBody
 from tests.conftest import RunningCell
 
 pytestmark = pytest.mark.cluster
 
 MODEL = "gemma3-demo"
+WEIGHTS = PROJECT_ROOT / "models" / "weights" / MODEL
 QUESTION = [{"role": "user", "content": "What is the normal range of potassium?"}]
 ASK: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 24}
 # An answer without an end of its own, for what must happen in the middle of one.
@@ -103,7 +106,7 @@ async def test_the_answer_ends_before_a_stop_text(client: openai.AsyncOpenAI) ->
 async def test_max_tokens_is_kept_under_both_names(client: openai.AsyncOpenAI) -> None:
     ask = {name: value for name, value in ASK.items() if name != "max_tokens"}
     for name in ("max_tokens", "max_completion_tokens"):
-        answer = await client.chat.completions.create(**ask, **{name: 3})
+        answer = await client.chat.completions.create(**{**ask, name: 3})
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 3
         assert answer.choices[0].finish_reason == "length"
@@ -135,12 +138,19 @@ async def test_log_probabilities_come_with_their_alternatives(client: openai.Asy
 
 async def test_a_bias_bans_a_token(client: openai.AsyncOpenAI) -> None:
     first = await client.chat.completions.create(**{**ASK, "max_tokens": 1})
-    banned = {str(token): -100 for token in range(0, 1000)}
+    text = first.choices[0].message.content
+    tokenizer = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))
+    banned = {
+        str(token): -100
+        for token in range(tokenizer.get_vocab_size())
+        if tokenizer.decode([token]) == text
+    }
+    assert banned
     other = await client.chat.completions.create(**{**ASK, "max_tokens": 1}, logit_bias=banned)
     assert first.usage is not None
     assert other.usage is not None
     assert first.usage.prompt_tokens == other.usage.prompt_tokens
-    assert other.choices[0].message.content != first.choices[0].message.content
+    assert other.choices[0].message.content != text
 
 
 async def test_a_json_schema_holds_even_a_hot_answer(client: openai.AsyncOpenAI) -> None:
