@@ -1,0 +1,1 @@
+"""Recipes that train the small demo models whose weights live in the tree."""
