@@ -54,11 +54,9 @@ class Cell:
 
     def start(self, *, timeout_s: float) -> None:
         """Bring everything up, in order. Raises `CellError`; the caller then calls `stop`."""
-        self.tell("starting Ray")
-        self._start_ray()
         api = self.serve_api()
         try:
-            self._wait_ray(api)
+            self._bring_up_ray(api)
             self.tell("deploying the applications")
             api.deploy(deployable(self.config, self.ports))
             names: list[str] = [app.name for app in self.site.applications]
@@ -125,6 +123,19 @@ class Cell:
         sessions = tuple(child.pid for child in self._children())
         self.state = self.state.with_sessions(sessions, charged)
         state.write(self.home, self.state)
+
+    def _bring_up_ray(self, api: ServeApi) -> None:
+        self.tell("starting Ray")
+        self._start_ray()
+        try:
+            self._wait_ray(api)
+        except CellError as error:
+            # Ray gives its own start 30 s, fixed, which a busy machine can miss.
+            self.tell(f"{error}; once more")
+            if self.state is not None:
+                end_all(self.state)
+            self._start_ray()
+            self._wait_ray(api)
 
     def _start_ray(self) -> None:
         folder = head.ray_dir(self.home)

@@ -1,0 +1,165 @@
+"""A real cell, from `medrec up` to its last process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from configs.reader import read_yaml
+from deployments.cell import state
+from deployments.cell.ports import Ports, free_offset
+from deployments.cell.processes import members
+from tests.conftest import LOCAL, RunningCell, medrec, start_cell
+
+pytestmark = pytest.mark.cluster
+WAIT_S = 60.0
+
+
+def wait_for(what: str, condition: Callable[[], object], timeout_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose cell is ended whatever the test did."""
+    folder = tmp_path / "home"
+    yield folder
+    found = state.read(state.Home(folder))
+    medrec("down", home=folder)
+    if found is not None:
+        shutil.rmtree(found.ray_dir, ignore_errors=True)
+
+
+def tiny(tmp_path: Path, serve_port: int = 8001) -> Path:
+    """The local config with applications that have no model."""
+    raw = read_yaml(LOCAL)
+    raw["http_options"]["port"] = serve_port
+    for app in raw["applications"]:
+        app["import_path"] = f"tests.serve_app.tiny_applications:{app['name']}"
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    return file
+
+
+def test_status_tells_pools_replicas_models_and_addresses(cell: RunningCell) -> None:
+    done = medrec("status", "--json", home=cell.home)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["addresses"]["api"] == cell.base_url
+    assert report["models"] == ["gemma3-demo"]
+    deployments = {(row["application"], row["deployment"]): row for row in report["deployments"]}
+    assert set(deployments) == {("ai", "cell"), ("ai", "gemma3-demo"), ("api", "api")}
+    assert all(row["running"] == len(row["pids"]) > 0 for row in deployments.values())
+    memory = report["pools"]["ai"]["memory_gb"]
+    assert memory["budget"] >= memory["reserved"] == 2.5
+    assert 0.1 < memory["used"] < memory["budget"]
+    shown = medrec("status", home=cell.home)
+    assert "gemma3-demo" in shown.stdout
+
+
+def test_starting_twice_says_so_with_pid_and_address(cell: RunningCell) -> None:
+    done = medrec("up", "--port-offset", "auto", home=cell.home)
+    assert done.returncode == 1
+    assert f"a cell already runs (pid {cell.process.pid}) at {cell.base_url}" in done.stderr
+
+
+def test_haproxy_comes_back_when_it_is_killed(cell: RunningCell) -> None:
+    (charged,) = cell.state.charged
+    assert (charged.name, charged.node) == ("haproxy", "api")
+    psutil.Process(charged.process.pid).kill()
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{cell.base_url}/health/live", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for("another HAProxy", lambda: cell.state.charged[0].process != charged.process)
+    wait_for("an answer", answers)
+
+
+def test_serve_puts_a_config_in_place_of_the_running_one(cell: RunningCell) -> None:
+    done = medrec("serve", str(LOCAL), home=cell.home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"{LOCAL} runs\n")
+
+
+def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) -> None:
+    cell = start_cell(home, tiny(tmp_path))
+    at = state.Home(home)
+    wait_for("Ray's processes", lambda: len(members_of(at)) > 3)
+    found = state.read(at)
+    assert found is not None
+    assert cell.stop(signal.SIGINT) == 0
+    assert members(found.sessions, found.started) == set()
+    assert cell.said().endswith("stopping\nstopped\n")
+
+
+def test_after_a_kill_the_rest_is_named_by_up_and_ended_by_down(tmp_path: Path, home: Path) -> None:
+    cell = start_cell(home, tiny(tmp_path))
+    at = state.Home(home)
+    wait_for("Ray's processes", lambda: len(members_of(at)) > 3)
+    cell.process.kill()
+    cell.process.wait()
+    assert members_of(at)
+    refused = medrec("up", "--port-offset", "auto", home=home)
+    assert refused.returncode == 1
+    assert "an earlier cell left processes behind" in refused.stderr
+    assert medrec("down", home=home).returncode == 0
+    assert members_of(at) == set()
+
+
+def test_serve_deploy_works_after_ray_start_and_down_ends_it(tmp_path: Path, home: Path) -> None:
+    offset = free_offset()
+    ports = Ports().shifted(offset)
+    started = medrec("ray", "start", "--port-offset", str(offset), home=home, timeout_s=240)
+    assert started.returncode == 0, started.stderr
+    exports = dict(
+        line.removeprefix("export ").split("=", 1)
+        for line in started.stdout.splitlines()
+        if line.startswith("export ")
+    )
+    wanted = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DASHBOARD_ADDRESS")
+    deployed = subprocess.run(
+        [str(Path(sys.executable).parent / "serve"), "deploy", str(tiny(tmp_path, ports.serve))],
+        env={**os.environ, **{name: exports[name] for name in wanted}},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+
+    def answers() -> bool:
+        try:
+            url = f"http://127.0.0.1:{ports.serve}/health/live"
+            return httpx.get(url, timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for("an answer through Serve's proxy", answers, timeout_s=120)
+    found = state.read(state.Home(home))
+    assert found is not None
+    assert medrec("down", home=home).returncode == 0
+    assert members(found.sessions, found.started) == set()
+
+
+def members_of(at: state.Home) -> set[object]:
+    """The processes of the cell that the state file tells of."""
+    found = state.read(at)
+    return set(members(found.sessions, found.started)) if found else set()
