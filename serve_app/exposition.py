@@ -16,7 +16,7 @@ import ray
 
 from serve_app.errors import HttpError
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 8.0
 MAX_BYTES = 32 * 2**20
 FRESH_S = 1.0
 # Ray puts its own name before every metric; ours are known by theirs.

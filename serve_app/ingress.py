@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import ErrorAnswer, Header
+from serve_app.errors import ErrorAnswer, Header, report_unexpected
 from serve_app.trace import request_id_from
 
 # A caller could switch off Serve's time limit and its handling of disconnects by these.
@@ -46,10 +46,11 @@ class ServeAnswers:
         id_header = (b"x-request-id", request_id.encode("ascii"))
         kept = [header for header in scope["headers"] if _acceptable(header)]
         scope = {**scope, "headers": [*kept, id_header]}
-        replaced = False
+        started = replaced = False
 
         async def send_shaped(message: Message) -> None:
-            nonlocal replaced
+            nonlocal started, replaced
+            started = True
             if replaced:
                 return
             if message["type"] == "http.response.start":
@@ -62,7 +63,13 @@ class ServeAnswers:
                 message = {**message, "headers": [*headers, id_header]}
             await send(message)
 
-        await self.app(scope, receive, send_shaped)
+        try:
+            await self.app(scope, receive, send_shaped)
+        except Exception as error:
+            # Serve's server would log the exception with its message, and answer in plain text.
+            report_unexpected(error, request_id)
+            if not started:
+                await _send_shaped(500, [], id_header, send)
 
 
 def _acceptable(header: Header) -> bool:

@@ -90,3 +90,14 @@ async def test_headers_that_serve_cannot_decode_do_not_reach_it() -> None:
 async def test_serves_own_probe_is_left_alone() -> None:
     answer = await Server(PlainTextResponse("draining", 503)).get("/-/healthz")
     assert answer.text == "draining"
+
+
+async def test_an_exception_within_serve_is_answered_and_not_raised() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("Maria")
+
+    connection = RawConnection("/v1/models", "GET", ())
+    await connection.run(ServeAnswers(broken))
+    assert connection.status == 500
+    assert b"internal_error" in connection.body
+    assert b"Maria" not in connection.body

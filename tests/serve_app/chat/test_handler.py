@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from pydantic import BaseModel
 
 from deployments.ai.client import ModelCard
 from models.errors import ContextLengthExceeded, ModelNotFound
@@ -87,6 +88,34 @@ async def test_an_earlier_answer_can_be_sent_back_as_openais_client_gives_it() -
         "content": "Pressure is 120/80",
     }
     assert service.sessions[0] == service.sessions[1]
+
+
+class Triage(BaseModel):
+    """What a caller wants to read."""
+
+    urgent: bool
+
+
+async def test_openais_client_parses_structured_answers_by_its_own_schema() -> None:
+    service = FakeLanguage(
+        [Delta(0, '{"urgent":true}', 5), Finish(0, "stop"), Done(Usage(1, 0, 5))]
+    )
+    client = openai_client(app_of(service))
+    answer = await client.chat.completions.parse(**ASK, response_format=Triage)
+    assert answer.choices[0].message.parsed == Triage(urgent=True)
+    wanted = service.requests[0].response_format
+    assert wanted is not None
+    assert wanted["type"] == "json_schema"
+    assert set(wanted["schema"]["properties"]) == {"urgent"}
+
+
+async def test_openais_stream_helper_accumulates_the_answer() -> None:
+    client = openai_client(app_of(FakeLanguage()))
+    async with client.chat.completions.stream(**ASK) as stream:
+        kinds = {event.type async for event in stream}
+        answer = await stream.get_final_completion()
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+    assert answer.choices[0].message.content == "Pressure is 120/80"
 
 
 async def test_a_batch_of_events_is_one_write_and_the_first_is_not_held_back() -> None:
