@@ -109,7 +109,7 @@ class DecodeBatch:
         at = self.rows.index(row)
         length, read = self.source(row)
         assert self._inputs is not None
-        token = int(self._inputs.tolist()[at])
+        token = int(np.array(self._inputs)[at])
         caches = []
         for i, window in enumerate(self._shape.windows):
             cache = PromptKV(window, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -14,9 +15,9 @@ from configs.engine import EngineConfig
 from models.decoding import DecodeBatch, Row, SoloDecode, Step
 from models.errors import EngineError
 from models.generation import Priority
-from models.kv import Angles, PromptKV
+from models.kv import Angles, PromptKV, StackedKV
 from models.loading import LoadedModel, make_caches
-from models.prefix import PrefixCache
+from models.prefix import PrefixCache, common_prefix
 from models.scheduling import (
     DECODE_WEIGHT,
     Fairness,
@@ -181,39 +182,68 @@ class EngineLoop:
         self._fairness.leave(sequence.call.user)
 
     def _prefill(self, budget_s: float | None) -> None:
-        """Prefill for `budget_s` seconds; without a budget until one prompt is done."""
+        """Prefill for `budget_s` seconds; without a budget until a sequence can decode."""
         if budget_s is not None:
             for batch in self._batches:
                 batch.flush(self._deliver)
-        started = time.perf_counter()
-        while (sequence := self._next()) is not None:
+        started, passes = time.perf_counter(), 0
+        while self._waiting:
             left = None if budget_s is None else budget_s - (time.perf_counter() - started)
-            if left is not None and left <= 0:
+            # A pass that would not fit waits for the next turn, unless none has run in this one.
+            if left is not None and passes and left < self._pace.fixed_s:
                 return
+            picked = self._pick(self._pace.tokens(left))
+            if not picked:
+                return
+            passes += 1
             try:
-                joined = self._chunk(sequence, left)
+                joined = self._advance_prompts(picked)
             except Exception as error:
-                logger.exception("a prefill chunk failed")
-                self.fail(sequence.call, _as_engine_error(error))
+                logger.exception("a prefill pass failed")
+                for sequence, _ in picked:
+                    self.fail(sequence.call, _as_engine_error(error))
                 continue
             if joined and budget_s is None:
                 return
 
-    def _next(self) -> SequenceState | None:
-        """The sequence whose prompt gets the next chunk; admits it first if it is new."""
+    def _pick(self, tokens: int) -> list[tuple[SequenceState, int]]:
+        """Who gets prefilled in the next pass, and up to where: about `tokens` tokens in all.
+
+        The first is the fairest choice. Others that stand at the same position share its pass, but
+        not those that begin as it does: they wait, and resume from what it leaves in the prefix cache.
+        """
+        picked: list[tuple[SequenceState, int]] = []
+        reach = 0
+        for sequence in self._in_order():
+            if sequence.caches is None and not self._restore(sequence, [s for s, _ in picked]):
+                continue
+            todo = sequence.marks[0] - sequence.position
+            if not picked:
+                reach = min(todo, tokens)
+            elif sequence.position != picked[0][0].position or not self._shares_a_pass(todo, reach):
+                continue
+            picked.append((sequence, sequence.position + min(todo, reach)))
+            if reach * (len(picked) + 1) > max(tokens, reach) or self._prefix is None:
+                break
+        return picked
+
+    @staticmethod
+    def _shares_a_pass(todo: int, reach: int) -> bool:
+        return todo > 0 and 2 * todo >= reach
+
+    def _in_order(self) -> Iterator[SequenceState]:
+        """Sequences in prefill or newly admitted, the fairest choice first."""
         order = sorted(
             self._waiting,
             key=lambda s: self._fairness.key(s.call.request.priority, s.call.user, s.arrival),
         )
         blocked = False
         for sequence in order:
-            if sequence in self._running:
-                return sequence
-            if not blocked and self._admit(sequence):
-                return sequence
-            # Nobody overtakes a sequence that waits for room, or a large one would wait for ever.
-            blocked = True
-        return None
+            if sequence in self._running or (not blocked and self._admit(sequence)):
+                yield sequence
+            else:
+                # Nobody overtakes one that waits for room, or a large one would wait for ever.
+                blocked = True
 
     def _admit(self, sequence: SequenceState) -> bool:
         used = sum(s.kv_bytes for s in self._running)
@@ -226,7 +256,7 @@ class EngineLoop:
             decision = admission(sequence.kv_bytes, used, budget, running, most)
         if decision.action != "admit":
             return False
-        self._begin(sequence)
+        self._running.add(sequence)
         return True
 
     def _preempt(self, priority: Priority) -> bool:
@@ -253,56 +283,86 @@ class EngineLoop:
         self._counts["preempted"] += 1
         return True
 
-    def _begin(self, sequence: SequenceState) -> None:
-        """Give a sequence its caches, filled from the prefix cache as far as that reaches."""
-        self._running.add(sequence)
+    def _restore(self, sequence: SequenceState, ahead: Sequence[SequenceState]) -> bool:
+        """Give a sequence its caches, filled from the prefix cache as far as that reaches.
+
+        False when it had better wait for one of `ahead`, or of those in prefill, to leave more there.
+        """
         last = len(sequence.tokens) - 1
-        sequence.position, sequence.marks = 0, [last]
-        if self._prefix is None:
-            sequence.caches = make_caches(self._model.network)
-            sequence.cached_tokens = 0
-            return
-        assert self._model.kv is not None
-        sequence.caches = [PromptKV(window, last) for window in self._model.kv.windows]
         known = sequence.tokens[:last]
-        resumable, shared = self._prefix.match(known)
-        if resumable:
-            self._prefix.restore(known, resumable, sequence.caches)
-            sequence.position = resumable
+        resumable = shared = 0
+        if self._prefix is not None and self._model.kv is not None:
+            resumable, shared = self._prefix.match(known)
+            if self._waits_for_prefix(known, resumable, ahead):
+                return False
+            sequence.caches = [PromptKV(window, last) for window in self._model.kv.windows]
+            if resumable:
+                self._prefix.restore(known, resumable, sequence.caches)
+        else:
+            sequence.caches = make_caches(self._model.network)
+        sequence.position = resumable
         self._counts["cached"] += resumable
         if sequence.cached_tokens is None:
             sequence.cached_tokens = resumable
         least = resumable + _WORTH_KEEPING
         marks = {mark for mark in (sequence.call.boundary, shared) if least <= mark < last}
         sequence.marks = sorted({*marks, last})
-
-    def _chunk(self, sequence: SequenceState, budget_s: float | None) -> bool:
-        """Prefill one chunk; return whether the sequence has joined a decode batch."""
-        at, mark = sequence.position, sequence.marks[0]
-        if at < mark:
-            stop = min(mark, at + self._pace.chunk(budget_s))
-            started = time.perf_counter()
-            self._compute(sequence.tokens[at:stop], sequence.caches)
-            self._pace.observe(stop - at, time.perf_counter() - started)
-            sequence.position = stop
-            self._counts["prefilled"] += stop - at
-            self._fairness.charge(sequence.call.user, stop - at)
-        if sequence.position < mark:
-            return False
-        sequence.marks.pop(0)
-        self._keep_prefix(sequence, mark)
-        if sequence.marks:
-            return False
-        self._join(sequence)
         return True
 
+    def _waits_for_prefix(
+        self, known: NDArray[np.int32], resumable: int, ahead: Sequence[SequenceState]
+    ) -> bool:
+        for other in {*ahead, *(s for s in self._waiting if s.caches is not None)}:
+            shared = min(common_prefix(known, other.tokens), len(other.tokens) - 1)
+            if shared >= max(resumable, other.position) + _WORTH_KEEPING:
+                if shared not in other.marks:
+                    other.marks = sorted({*other.marks, shared})
+                return True
+        return False
+
+    def _advance_prompts(self, picked: Sequence[tuple[SequenceState, int]]) -> bool:
+        """Prefill each picked sequence up to its stop; return whether one joined a decode batch."""
+        lengths = [stop - sequence.position for sequence, stop in picked]
+        if max(lengths):
+            started = time.perf_counter()
+            if len(picked) == 1:
+                sequence, stop = picked[0]
+                self._compute(sequence.tokens[sequence.position : stop][None], sequence.caches)
+            else:
+                self._compute_stacked(picked, lengths)
+            self._pace.observe(max(lengths) * len(picked), time.perf_counter() - started)
+        joined = False
+        for (sequence, stop), length in zip(picked, lengths, strict=True):
+            sequence.position = stop
+            self._counts["prefilled"] += length
+            self._fairness.charge(sequence.call.user, length)
+            if stop == sequence.marks[0]:
+                sequence.marks.pop(0)
+                self._keep_prefix(sequence, stop)
+                if not sequence.marks:
+                    self._join(sequence)
+                    joined = True
+        return joined
+
+    def _compute_stacked(
+        self, picked: Sequence[tuple[SequenceState, int]], lengths: Sequence[int]
+    ) -> None:
+        tokens = np.zeros((len(picked), max(lengths)), np.int32)
+        for row, (sequence, stop), length in zip(tokens, picked, lengths, strict=True):
+            row[:length] = sequence.tokens[sequence.position : stop]
+        angles: Angles = {}
+        layers = zip(*(sequence.caches for sequence, _ in picked), strict=True)
+        stacked = [StackedKV(rows, lengths, angles) for rows in layers]
+        self._model.network(mx.array(tokens), cache=stacked)
+        mx.eval([cache.arrays() for sequence, _ in picked for cache in sequence.caches])
+
     def _compute(self, tokens: NDArray[np.int32], caches: Any) -> None:
-        """Run the network for the key-values of `tokens` alone; no logits are computed."""
+        """Run the network for the key-values of `tokens` [1, n] alone; no logits are computed."""
         if self._prefix is not None:
             angles: Angles = {}
             for cache in caches:
                 cache.angles = angles
-        self._model.network(mx.array(tokens)[None], cache=caches)
+        self._model.network(mx.array(tokens), cache=caches)
         plain = self._prefix is not None
         mx.eval([cache.arrays() if plain else cache.state for cache in caches])
 

@@ -79,7 +79,8 @@ class CpuMLP(gemma3_text.MLP):  # type: ignore[misc]
 
     def __call__(self, x: mx.array) -> mx.array:
         """[batch, tokens, hidden] to the same."""
-        return self.down_proj(_gelu_product(self.gate_proj(x), self.up_proj(x)))
+        out: mx.array = self.down_proj(_gelu_product(self.gate_proj(x), self.up_proj(x)))
+        return out
 
 
 class CpuAttention(gemma3_text.Attention):  # type: ignore[misc]
@@ -90,7 +91,8 @@ class CpuAttention(gemma3_text.Attention):  # type: ignore[misc]
     ) -> mx.array:
         """[batch, tokens, hidden] to the same."""
         if x.dtype != mx.float32 or not isinstance(cache, PromptKV | RingKV):
-            return super().__call__(x, mask, cache)
+            plain: mx.array = super().__call__(x, mask, cache)
+            return plain
         batch, tokens, _ = x.shape
         cos, sin = self._angles(cache, tokens)
         q = self._heads(self.q_norm, self.q_proj(x), self.n_heads, cos, sin)
@@ -100,11 +102,10 @@ class CpuAttention(gemma3_text.Attention):  # type: ignore[misc]
         if isinstance(mask, str):
             mask = _causal(tokens, keys.shape[2])
         out = self._attend(q * self.scale, keys, values, mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, tokens, -1))
+        projected: mx.array = self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, tokens, -1))
+        return projected
 
-    def _heads(
-        self, norm: Any, x: mx.array, heads: int, cos: mx.array, sin: mx.array
-    ) -> mx.array:
+    def _heads(self, norm: Any, x: mx.array, heads: int, cos: mx.array, sin: mx.array) -> mx.array:
         x = norm(x.reshape(*x.shape[:2], heads, -1)).transpose(0, 2, 1, 3)
         return _rotated(x, cos, sin)
 
@@ -122,6 +123,7 @@ class CpuAttention(gemma3_text.Attention):  # type: ignore[misc]
         if isinstance(offset, mx.array):
             positions = offset[:, None] + mx.arange(tokens)[None, :]
         else:
+            assert offset is not None
             positions = mx.arange(offset, offset + tokens)[None, :]
         theta = (positions.astype(mx.float32) * rope.scale)[..., None] * frequencies
         theta = theta[:, None]

@@ -169,6 +169,38 @@ class PromptKV:
         return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
 
+class StackedKV:
+    """One layer's `PromptKV`s of several sequences at the same offset, prefilled as one batch.
+
+    Row i brings `lengths[i]` tokens; shorter rows are padded on the right, where nothing that counts
+    can see them, and the padding is not kept.
+    """
+
+    def __init__(self, rows: Sequence[PromptKV], lengths: Sequence[int], angles: Angles) -> None:
+        self._rows = rows
+        self._lengths = lengths
+        self.angles = angles
+        self.offset = rows[0].offset
+
+    def make_mask(
+        self, tokens: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | str | None:
+        """The rows' own mask; it is the same for all of them."""
+        return self._rows[0].make_mask(tokens, return_array, window_size)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append [rows, H, T, D], each row to its own; return what the queries may attend to."""
+        window, offset = self._rows[0].window, self.offset
+        before = offset if window is None else min(offset, window)
+        earlier = [row.tokens(offset - before, offset) for row in self._rows] if before else []
+        for i, (row, n) in enumerate(zip(self._rows, self._lengths, strict=True)):
+            row.update_and_fetch(keys[i : i + 1, :, :n], values[i : i + 1, :, :n])
+        if earlier:
+            keys = mx.concatenate([mx.concatenate([k for k, _ in earlier]), keys], axis=2)
+            values = mx.concatenate([mx.concatenate([v for _, v in earlier]), values], axis=2)
+        return keys, values
+
+
 class RingClock:
     """The write column and the row ages that all layers of one kind (one window) share."""
 

@@ -72,28 +72,57 @@ def admission(
 
 @dataclass(slots=True)
 class PrefillPace:
-    """Learns how long prefill tokens take, and sizes chunks to a time budget.
+    """Learns how long a prefill pass takes, and sizes passes to a time budget.
 
-    One number is learned, seconds a token, from the latest chunks: it follows a context that grows
-    slower as it gets longer, since neighbouring chunks have similar contexts.
+    A pass of n tokens is taken to last `fixed_s + n * token_s`, fitted to recent passes with
+    exponential forgetting: it follows a context that grows slower as it gets longer.
     """
 
     largest: int
-    smallest: int = 16
-    s_per_token: float = 1e-3
+    smallest: int = 32
+    keep: float = 0.8
+    _weight: float = 0.0
+    _n: float = 0.0
+    _s: float = 0.0
+    _nn: float = 0.0
+    _ns: float = 0.0
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """A chunk of `tokens` took `seconds`. Slow news counts at once, good news gradually."""
-        rate = seconds / tokens
-        weight = 0.7 if rate > self.s_per_token else 0.3
-        self.s_per_token += weight * (rate - self.s_per_token)
+        """A pass of `tokens` tokens took `seconds`."""
+        for name, value in (
+            ("_weight", 1.0),
+            ("_n", float(tokens)),
+            ("_s", seconds),
+            ("_nn", float(tokens) ** 2),
+            ("_ns", tokens * seconds),
+        ):
+            setattr(self, name, self.keep * getattr(self, name) + value)
 
-    def chunk(self, budget_s: float | None) -> int:
-        """Tokens that fit into `budget_s` seconds, in steps of 16; the largest without a budget."""
+    @property
+    def token_s(self) -> float:
+        """Seconds that one more token adds."""
+        if not self._weight:
+            return 0.0
+        spread = self._nn * self._weight - self._n**2
+        # Passes of one size say nothing of the slope: then all time is counted to the tokens.
+        if spread <= 0.01 * self._n**2:
+            return self._s / self._n
+        slope = (self._ns * self._weight - self._n * self._s) / spread
+        return min(max(slope, 0.1 * self._s / self._n), self._s / self._n)
+
+    @property
+    def fixed_s(self) -> float:
+        """Seconds that a pass takes whatever its size."""
+        return (self._s - self.token_s * self._n) / self._weight if self._weight else 0.0
+
+    def tokens(self, budget_s: float | None) -> int:
+        """Tokens of a pass that should last `budget_s` seconds; the largest without a budget."""
         if budget_s is None:
             return self.largest
-        fitting = int(budget_s / max(self.s_per_token, 1e-9))
-        return max(self.smallest, min(self.largest, fitting // self.smallest * self.smallest))
+        if not self._weight:
+            return self.smallest
+        fitting = int((budget_s - self.fixed_s) / max(self.token_s, 1e-9))
+        return max(self.smallest, min(self.largest, fitting))
 
 
 @dataclass(frozen=True, slots=True)
