@@ -21,7 +21,6 @@ from benchmarks.targets import Target, loopback
 from benchmarks.wire import ChatClient
 
 IDLE_SAMPLE_S = 2.0
-WARM_UP_SEED = 1_000_003
 Load = ClosedLoop | OpenLoop
 
 
@@ -95,9 +94,11 @@ async def measure(
     turn: int,
     advance: Callable[[], None],
 ) -> Run:
-    """One run. The same turn asks the same prompts of every server, another turn others."""
+    """One run. The same turn asks the same of every server; no two runs on one server ask the same,
+    or the later one would find its prompts in the prefix cache."""
     client = ChatClient(target, model, options.timeout_s)
-    supply = requests(client, mix, options.seed + turn, options.max_tokens)
+    seed = f"{options.seed}/{label(load)}/{turn}"
+    supply = requests(client, mix, seed, options.max_tokens)
     prepared = iter(list(islice(supply, expected(load))))
     try:
         return await load.run(client, prepared, advance)
@@ -110,7 +111,8 @@ async def warm_up(target: Target, model: str, mix: Mix, load: Load, options: Cha
     if options.warm_up_s <= 0:
         return
     client = ChatClient(target, model, options.timeout_s)
-    supply = requests(client, mix, options.seed + WARM_UP_SEED, options.max_tokens)
+    seed = f"{options.seed}/{label(load)}/warm-up"
+    supply = requests(client, mix, seed, options.max_tokens)
     gentle: Load
     if isinstance(load, ClosedLoop):
         gentle = ClosedLoop(load.clients, 20_000, options.warm_up_s)
@@ -122,7 +124,9 @@ async def warm_up(target: Target, model: str, mix: Mix, load: Load, options: Cha
         client.close()
 
 
-def requests(client: ChatClient, mix: Mix, seed: int, max_tokens: int | None) -> Iterator[bytes]:
+def requests(
+    client: ChatClient, mix: Mix, seed: int | str, max_tokens: int | None
+) -> Iterator[bytes]:
     for prompt in prompts(mix, seed, max_tokens):
         yield client.encode(prompt.as_openai(), prompt.max_tokens)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -62,7 +63,9 @@ def chat_command(
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Bound of each request.")] = 120.0,
     warm_up_s: Annotated[float, typer.Option(min=0, help="Unmeasured load before each run.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of prompts and arrivals; drawn when unset.")
+    ] = None,
     peer: Annotated[
         str | None, typer.Option(help="mlx_lm: alternate with mlx_lm.server in the same run.")
     ] = None,
@@ -91,7 +94,7 @@ def chat_command(
         max_tokens=max_tokens,
         timeout_s=timeout_s,
         warm_up_s=warm_up_s,
-        seed=seed,
+        seed=_drawn(seed),
     )
     try:
         options.loads()
@@ -201,6 +204,7 @@ def autoscale_command(
     seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of the load.")] = 90.0,
     fall_s: Annotated[float, typer.Option(min=1, help="Longest wait for the fall.")] = 240.0,
     mix: Annotated[str, typer.Option(help=f"Prompts: {', '.join(MIXES)}.")] = "short",
+    seed: Annotated[int | None, typer.Option(help="Of prompts; drawn when unset.")] = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -213,13 +217,20 @@ def autoscale_command(
     target = loopback(cell.base_url)
     name = model or chat.first_model(target)
     api = ServeApi(cell.dashboard_url, home.token_file.read_text(encoding="ascii"))
-    options = autoscale.AutoscaleOptions(clients, seconds, fall_s, _mixes(mix)[0])
+    options = autoscale.AutoscaleOptions(
+        clients, seconds, fall_s, _mixes(mix)[0], seed=_drawn(seed)
+    )
     try:
         count = autoscale.replica_counter(api.details, name)
         report = autoscale.run(target, name, count, options, quiet=quiet)
     finally:
         api.close()
     finish(report, out, as_json)
+
+
+def _drawn(seed: int | None) -> int:
+    """Another each time unless given: prompts that were asked before are in the prefix cache."""
+    return random.randrange(10**6) if seed is None else seed
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -59,7 +59,7 @@ SHAPES: dict[Mix, tuple[Shape, ...]] = {
 }
 
 
-def prompts(mix: Mix, seed: int, max_tokens: int | None = None) -> Iterator[Prompt]:
+def prompts(mix: Mix, seed: int | str, max_tokens: int | None = None) -> Iterator[Prompt]:
     """An endless, repeatable supply, no two alike from their first words on.
 
     `max_tokens` overrides the mix's own answer lengths. In `shared-prefix` all of one seed begin

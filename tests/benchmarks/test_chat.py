@@ -71,6 +71,14 @@ def test_a_warm_up_is_not_measured(tmp_path: Path) -> None:
     assert not measured & {str(body["messages"]) for body in script.bodies[:-6]}
 
 
+def test_no_two_runs_on_a_server_ask_the_same(tmp_path: Path) -> None:
+    script = Script()
+    _chat(script, tmp_path, "--clients", "1,2", "--requests", "2", "--rate", "9", "--seconds", "1")
+    asked = [str(body["messages"]) for body in script.bodies]
+    assert len(asked) > 6
+    assert len(set(asked)) == len(asked)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
