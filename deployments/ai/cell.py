@@ -116,15 +116,15 @@ class Cell:
     async def _describe(self) -> None:
         for name, handle in self._models.items():
             try:
-                self._cards[name] = await asyncio.wait_for(handle.describe.remote(), CALL_TIMEOUT_S)
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    self._cards[name] = await handle.describe.remote()
             except Exception as error:
                 logger.info("%s does not describe itself: %s", name, type(error).__name__)
 
     async def _guard(self) -> None:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        details = await asyncio.wait_for(
-            controller.get_serve_instance_details.remote(), CALL_TIMEOUT_S
-        )
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            details = await controller.get_serve_instance_details.remote()
         self._replicas = replicas_of(details)
         budgets_gb = {**memory_budgets_gb(ray.cluster_resources()), **self._override}
         metal_gb = await self._metal_gb() if sys.platform == "darwin" else {}

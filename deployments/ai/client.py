@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -90,10 +90,13 @@ class LanguageService(Protocol):
 
 
 class RayLanguageService:
-    """`LanguageService` over the Serve application `ai`. Start and close it on one event loop."""
+    """`LanguageService` over the Serve application `ai`. Start and close it on one event loop.
 
-    def __init__(self, application: str = "ai") -> None:
-        self._application = application
+    `connect` gives the handle of a deployment by its name.
+    """
+
+    def __init__(self, connect: Callable[[str], Any] | None = None) -> None:
+        self._connect = connect or _deployment_of_ai
         self._state = CellState(models=(), closed={})
         self._heard_s: float | None = None
         self._handles: dict[str, Any] = {}
@@ -161,15 +164,16 @@ class RayLanguageService:
 
     def _handle(self, model: str) -> Any:
         if model not in self._handles:
-            self._handles[model] = serve.get_deployment_handle(model, self._application)
+            self._handles[model] = self._connect(model)
         return self._handles[model]
 
     async def _poll(self) -> None:
         healthy = True
         while True:
             try:
-                response = self._handle("cell").state.remote()
-                self._state = await asyncio.wait_for(response, POLL_TIMEOUT_S)
+                # Not wait_for: on Python 3.11 it can swallow a cancel.
+                async with asyncio.timeout(POLL_TIMEOUT_S):
+                    self._state = await self._handle("cell").state.remote()
                 self._heard_s = time.monotonic()
                 healthy = True
             except Exception as error:
@@ -184,9 +188,17 @@ class RayLanguageService:
             now_s = time.monotonic()
             for call in list(self._calls):
                 error = verdict(call, self._state, now_s)
-                if error is not None and call.error is None:
-                    logger.warning("ended a call to %s: %s", call.model, error.message)
+                if error is None or call.error is not None:
+                    continue
+                logger.warning("ended a call to %s: %s", call.model, error.message)
+                try:
                     call.end(error)
+                except Exception as failed:  # the watch must outlive any one call
+                    logger.error("a call could not be ended: %s", type(failed).__name__)
+
+
+def _deployment_of_ai(name: str) -> Any:
+    return serve.get_deployment_handle(name, "ai")
 
 
 def verdict(call: Call, state: CellState, now_s: float) -> EngineError | None:
