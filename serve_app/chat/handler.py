@@ -33,6 +33,7 @@ MEGABYTE = 2**20
 # Beyond this many chats at once a replica refuses: what it would queue, it could not serve in time.
 MAX_CHATS = 512
 FINGERPRINT_DIGITS = 12
+WRITE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,10 @@ class ChatHandler:
             (b"cache-control", b"no-store"),
             (b"content-length", b"%d" % len(body)),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        # The answer is complete; only a client that does not take it can still hold it up.
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, chat: Admitted, trace: Trace, deadline: float, send: Send) -> None:
         options = chat.body.stream_options

@@ -215,12 +215,14 @@ async def test_a_stream_beyond_its_time_ends_with_an_error_event() -> None:
     assert service.ended.is_set()
 
 
-async def test_a_client_that_takes_nothing_does_not_keep_its_stream_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_takes_nothing_does_not_keep_its_request_for_ever(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr(handler_module, "CLEANUP_S", 0.05)
-    service = FakeLanguage(*[HELLO[0]] * 100)
-    connection = RawConnection().give(json.dumps(ASK_STREAM).encode())
+    monkeypatch.setattr(handler_module, "WRITE_TIMEOUT_S", 0.05)
+    service = FakeLanguage(*[HELLO[0]] * 100, HELLO[-1])
+    connection = RawConnection().give(json.dumps({**ASK, "stream": stream}).encode())
 
     async def stuck(message: Any) -> None:
         await for_ever()
