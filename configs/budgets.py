@@ -60,16 +60,28 @@ def plan() -> Plan:
 
 
 def scaled(machine: Budget) -> dict[str, Budget]:
-    """Each pool's budget on `machine`: the plan's shares of what it has, rounded down to 0.001."""
+    """Each pool's budget on `machine`: the plan's shares of what it has, rounded down as Ray will."""
     return {
         pool: Budget(
             **{
-                name: _floor(plan().share(pool, name) * getattr(machine, name))
+                name: given(name, plan().share(pool, name) * getattr(machine, name))
                 for name in RESOURCES
             }
         )
         for pool in POOLS
     }
+
+
+def given(name: str, amount: float) -> float:
+    """A budget as Ray keeps it: rounded down to a whole unit."""
+    scale = _UNITS[name][1]
+    return math.floor(amount * scale + _EPSILON) / scale
+
+
+def asked(name: str, amount: float) -> float:
+    """A replica's amount as Ray draws it: rounded up to a whole unit."""
+    scale = _UNITS[name][1]
+    return math.ceil(amount * scale - _EPSILON) / scale
 
 
 def ray_resources(budgets: Mapping[str, Budget]) -> dict[str, float]:
@@ -78,7 +90,7 @@ def ray_resources(budgets: Mapping[str, Budget]) -> dict[str, float]:
     Ray takes whole numbers only above one, so memory is in MB and cores in thousandths.
     """
     return {
-        f"{pool}_{unit}": float(math.floor(getattr(budget, name) * scale + _EPSILON))
+        f"{pool}_{unit}": given(name, getattr(budget, name)) * scale
         for pool, budget in budgets.items()
         for name, (unit, scale) in _UNITS.items()
         if getattr(budget, name) > 0
@@ -88,7 +100,7 @@ def ray_resources(budgets: Mapping[str, Budget]) -> dict[str, float]:
 def actor_resources(pool: str, resources: Resources) -> dict[str, float]:
     """What one replica asks of its own pool, for `ray_actor_options["resources"]`."""
     return {
-        f"{pool}_{unit}": float(math.ceil(getattr(resources, name) * scale - _EPSILON))
+        f"{pool}_{unit}": asked(name, getattr(resources, name)) * scale
         for name, (unit, scale) in _UNITS.items()
         if getattr(resources, name) > 0
     }
@@ -102,7 +114,3 @@ def amount(resources: Mapping[str, float], pool: str, name: str) -> float | None
     unit, scale = _UNITS[name]
     found = resources.get(f"{pool}_{unit}")
     return None if found is None else found / scale
-
-
-def _floor(amount: float) -> float:
-    return math.floor(amount * 1000 + _EPSILON) / 1000

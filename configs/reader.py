@@ -14,12 +14,13 @@ import yaml
 from pydantic import ValidationError
 
 from configs.args import LanguageModel, Replicas, Resources
-from configs.budgets import RESOURCES, Budget, scaled
+from configs.budgets import RESOURCES, Budget, asked, scaled
 from configs.engine import EngineConfig
 from configs.machine import machine as this_machine
 from configs.site import APPLICATION_NAMES, AiApplication, ApiApplication, SiteConfig
 from configs.weights import FolderError, check_folder
 
+_EPSILON = 1e-6
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -51,9 +52,8 @@ class Demand:
     resources: Resources
 
     def peak(self, resource: str) -> float:
-        """Amount of one resource at `max + surge` replicas."""
-        amount: float = getattr(self.resources, resource)
-        return self.replicas.peak * amount
+        """Amount of one resource at `max + surge` replicas, each rounded up as Ray does."""
+        return self.replicas.peak * asked(resource, getattr(self.resources, resource))
 
 
 def load(
@@ -115,14 +115,14 @@ def demands(site: SiteConfig) -> list[Demand]:
     return found
 
 
-def budget_problems(asked: Sequence[Demand], budgets: Mapping[str, Budget]) -> Iterator[Problem]:
+def budget_problems(wanted: Sequence[Demand], budgets: Mapping[str, Budget]) -> Iterator[Problem]:
     """A problem for each pool and resource of which the deployments together ask too much."""
     for pool, budget in budgets.items():
         for resource in RESOURCES:
-            parts = [d for d in asked if d.pool == pool and d.peak(resource) > 0]
-            total = round(sum(d.peak(resource) for d in parts), 4)
+            parts = [d for d in wanted if d.pool == pool and d.peak(resource) > 0]
+            total = sum(d.peak(resource) for d in parts)
             given: float = getattr(budget, resource)
-            if total <= given:
+            if total <= given + _EPSILON:
                 continue
             sums = " + ".join(
                 f"{d.deployment} ({d.replicas.max}+{d.replicas.surge})"
@@ -183,9 +183,17 @@ def _entries(site: SiteConfig) -> Iterator[tuple[str, LanguageModel]]:
 def _engine_problems(site: SiteConfig) -> Iterator[Problem]:
     for key, entry in _entries(site):
         try:
-            EngineConfig.model_validate(entry.engine)
+            engine = EngineConfig.model_validate(entry.engine)
         except ValidationError as error:
             yield from _pydantic_problems(error, f"{key}.engine")
+            continue
+        caches_gb = engine.kv_cache_gb + engine.prefix_cache_gb
+        if caches_gb >= entry.resources.memory_gb:
+            yield Problem(
+                f"{key}.engine.kv_cache_gb",
+                f"with prefix_cache_gb it is {caches_gb:g} GB, which leaves nothing of "
+                f"resources.memory_gb ({entry.resources.memory_gb:g}) for the weights",
+            )
 
 
 def _folder_problems(site: SiteConfig, root: Path) -> Iterator[Problem]:

@@ -35,7 +35,8 @@ def run(offset: int, *, print_only: bool) -> None:
             raise CellError("\n".join(str(entry) for entry in own))
         head.prepare_ray_dir(folder)
         cell = new_state("", ports, folder, owned=False)
-        code = _start(cell, home, variables, line)
+        # Ray gives its own start 30 s, fixed, which a busy machine can miss: once more.
+        code = _start(cell, home, variables, line) and _start(cell, home, variables, line)
         if code != 0:
             raise CellError(f"ray start failed ({code}); see {home.logs / 'ray.log'}")
     notes.print("\n[bold green]Ray runs.[/] In each shell that deploys or asks:")
@@ -55,6 +56,7 @@ def _start(cell: State, home: Home, variables: dict[str, str], line: list[str]) 
             env=head.process_environment(variables),
             start_new_session=True,
         )
+    state.write(home, cell.with_sessions((child.pid,), ()))
     code = -1
     try:
         code = child.wait(RAY_START_TIMEOUT_S)
@@ -67,4 +69,5 @@ def _start(cell: State, home: Home, variables: dict[str, str], line: list[str]) 
         else:
             end_all(cell)
             child.poll()
+            state.forget(home)
     return code

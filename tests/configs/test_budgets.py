@@ -13,9 +13,13 @@ from configs.budgets import (
     Budget,
     actor_resources,
     amount,
+    asked,
     plan,
     ray_resources,
     scaled,
+)
+from configs.budgets import (
+    given as given_here,
 )
 
 
@@ -55,19 +59,24 @@ def test_ray_gets_whole_numbers_and_nothing_that_is_zero() -> None:
     assert all(value == int(value) for value in given_to_ray.values())
 
 
-@given(
-    st.floats(0.001, 300, allow_nan=False),
-    st.floats(0.001, 16, allow_nan=False),
-    st.integers(1, 8),
-)
-def test_what_fits_the_budget_in_our_units_fits_it_in_rays(
-    memory_gb: float, cpu: float, replicas: int
+@given(st.floats(0.001, 300), st.floats(0.001, 16), st.floats(1, 600), st.floats(0.1, 64))
+def test_a_demand_that_fits_the_budget_here_fits_it_in_ray(
+    memory_gb: float, cpu: float, machine_gb: float, cores: float
 ) -> None:
-    """Demands are rounded up and budgets down, by less than one unit for each."""
-    each = actor_resources("ai", Resources(memory_gb=memory_gb, cpu=cpu))
-    assert 0 <= each["ai_memory_mb"] - memory_gb * 1024 < 1
-    assert 0 <= each["ai_cpu_millicores"] - cpu * 1000 < 1
-    assert each["ai_memory_mb"] * replicas >= memory_gb * replicas * 1024
+    """Ray draws whole units: three times a third of a core must not be too much there alone."""
+    budgets = scaled(Budget(machine_gb, 0, cores, 0))
+    at_start, resources = ray_resources(budgets), Resources(memory_gb=memory_gb, cpu=cpu)
+    each = actor_resources("ai", resources)
+    for name, key in (("memory_gb", "ai_memory_mb"), ("cpu", "ai_cpu_millicores")):
+        budget = getattr(budgets["ai"], name)
+        replicas = int(budget / asked(name, getattr(resources, name)))
+        assert replicas * each[key] <= at_start.get(key, 0.0)
+
+
+def test_what_is_asked_is_rounded_up_and_what_is_given_down() -> None:
+    assert asked("cpu", 1 / 3) == 0.334
+    assert given_here("cpu", 1 / 3) == 0.333
+    assert asked("memory_gb", 2.5) == given_here("memory_gb", 2.5) == 2.5
 
 
 @pytest.mark.parametrize(("name", "value"), [("memory_gb", 2.5), ("cpu", 0.32)])

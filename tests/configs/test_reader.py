@@ -31,7 +31,7 @@ def site() -> dict[str, Any]:
                         {
                             "model": "one",
                             "path": "weights/one",
-                            "resources": {"memory_gb": 1, "cpu": 0.25},
+                            "resources": {"memory_gb": 1.5, "cpu": 0.25},
                         }
                     ]
                 },
@@ -117,6 +117,15 @@ def test_an_unknown_engine_setting_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_caches_that_leave_no_memory_for_the_weights_are_refused(tmp_path: Path) -> None:
+    raw = site()
+    ai(raw)["engine"] = {"kv_cache_gb": 1.25, "prefix_cache_gb": 0.25}
+    assert refusal(tmp_path, raw) == (
+        "applications[0].args.language[0].engine.kv_cache_gb: with prefix_cache_gb it is 1.5 GB, "
+        "which leaves nothing of resources.memory_gb (1.5) for the weights"
+    )
+
+
 def test_an_unknown_application_is_named(tmp_path: Path) -> None:
     raw = site()
     raw["applications"][1]["name"] = "web"
@@ -176,7 +185,7 @@ def test_the_sum_of_a_pool_counts_and_not_each_deployment(tmp_path: Path) -> Non
     raw = site()
     second = {**ai(raw), "model": "two"}
     raw["applications"][0]["args"]["language"].append(second)
-    ai(raw)["resources"] = {"memory_gb": 1, "cpu": 0.3}
+    ai(raw)["resources"] = {"memory_gb": 1.5, "cpu": 0.3}
     assert "pool ai is asked for 1.12 cpu" in refusal(tmp_path, raw)
 
 
