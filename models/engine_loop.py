@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _GIB = 1024**3
 _WORTH_KEEPING = 16  # tokens; shorter prefixes are cheaper to compute than to look after
+_MOST_IN_A_PASS = 32  # sequences looked at for one prefill pass
 _CACHE_LIMIT_BYTES = 512 * 1024**2
 
 
@@ -182,7 +184,7 @@ class EngineLoop:
         self._fairness.leave(sequence.call.user)
 
     def _prefill(self, budget_s: float | None) -> None:
-        """Prefill for `budget_s` seconds; without a budget until a sequence can decode."""
+        """Prefill for `budget_s` seconds, or one pass without a budget."""
         if budget_s is not None:
             for batch in self._batches:
                 batch.flush(self._deliver)
@@ -197,13 +199,12 @@ class EngineLoop:
                 return
             passes += 1
             try:
-                joined = self._advance_prompts(picked)
+                self._advance_prompts(picked)
             except Exception as error:
                 logger.exception("a prefill pass failed")
                 for sequence, _ in picked:
                     self.fail(sequence.call, _as_engine_error(error))
-                continue
-            if joined and budget_s is None:
+            if budget_s is None:
                 return
 
     def _pick(self, tokens: int) -> list[tuple[SequenceState, int]]:
@@ -214,7 +215,7 @@ class EngineLoop:
         """
         picked: list[tuple[SequenceState, int]] = []
         reach = 0
-        for sequence in self._in_order():
+        for sequence in islice(self._in_order(), _MOST_IN_A_PASS):
             if sequence.caches is None and not self._restore(sequence, [s for s, _ in picked]):
                 continue
             todo = sequence.marks[0] - sequence.position
@@ -293,7 +294,7 @@ class EngineLoop:
         resumable = shared = 0
         if self._prefix is not None and self._model.kv is not None:
             resumable, shared = self._prefix.match(known)
-            if self._waits_for_prefix(known, resumable, ahead):
+            if self._waits_for_prefix(sequence, resumable, ahead):
                 return False
             sequence.caches = [PromptKV(window, last) for window in self._model.kv.windows]
             if resumable:
@@ -310,9 +311,13 @@ class EngineLoop:
         return True
 
     def _waits_for_prefix(
-        self, known: NDArray[np.int32], resumable: int, ahead: Sequence[SequenceState]
+        self, sequence: SequenceState, resumable: int, ahead: Sequence[SequenceState]
     ) -> bool:
+        known, urgency = sequence.tokens[:-1], sequence.call.request.priority
         for other in {*ahead, *(s for s in self._waiting if s.caches is not None)}:
+            # Waiting for somebody less urgent would make this one as slow.
+            if other.call.request.priority > urgency:
+                continue
             shared = min(common_prefix(known, other.tokens), len(other.tokens) - 1)
             if shared >= max(resumable, other.position) + _WORTH_KEEPING:
                 if shared not in other.marks:
@@ -320,8 +325,8 @@ class EngineLoop:
                 return True
         return False
 
-    def _advance_prompts(self, picked: Sequence[tuple[SequenceState, int]]) -> bool:
-        """Prefill each picked sequence up to its stop; return whether one joined a decode batch."""
+    def _advance_prompts(self, picked: Sequence[tuple[SequenceState, int]]) -> None:
+        """Prefill each picked sequence up to its stop; those that are through join a decode batch."""
         lengths = [stop - sequence.position for sequence, stop in picked]
         if max(lengths):
             started = time.perf_counter()
@@ -331,7 +336,6 @@ class EngineLoop:
             else:
                 self._compute_stacked(picked, lengths)
             self._pace.observe(max(lengths) * len(picked), time.perf_counter() - started)
-        joined = False
         for (sequence, stop), length in zip(picked, lengths, strict=True):
             sequence.position = stop
             self._counts["prefilled"] += length
@@ -341,8 +345,6 @@ class EngineLoop:
                 self._keep_prefix(sequence, stop)
                 if not sequence.marks:
                     self._join(sequence)
-                    joined = True
-        return joined
 
     def _compute_stacked(
         self, picked: Sequence[tuple[SequenceState, int]], lengths: Sequence[int]

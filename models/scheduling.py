@@ -79,7 +79,7 @@ class PrefillPace:
     """
 
     largest: int
-    smallest: int = 32
+    smallest: int = 8
     keep: float = 0.8
     _weight: float = 0.0
     _n: float = 0.0
