@@ -107,7 +107,9 @@ class Connection(asyncio.Protocol):
             if (choice.get("delta") or {}).get("content"):
                 if not outcome.arrivals:
                     outcome.first = self._now
-                outcome.arrivals.append(self._now)
+                # Pieces that come in one read are one to the reader: no gap lies between them.
+                if not outcome.arrivals or outcome.arrivals[-1] != self._now:
+                    outcome.arrivals.append(self._now)
             if reason := choice.get("finish_reason"):
                 outcome.finish_reason = reason
         if usage := chunk.get("usage"):

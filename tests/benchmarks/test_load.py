@@ -140,6 +140,34 @@ def test_first_text_and_gaps_are_those_of_the_server() -> None:
     assert outcome.per_token_s == pytest.approx(sum(outcome.gaps()) / 3)
 
 
+def test_pieces_that_arrive_together_have_no_gap_between_them() -> None:
+    def piece(text: str) -> bytes:
+        return b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % text.encode()
+
+    end = (
+        b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 6}}\n\n'
+        b"data: [DONE]\n\n"
+    )
+
+    async def scenario() -> Run:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + piece("a") + piece("b") + piece("c"))
+            await asyncio.sleep(0.2)
+            writer.write(piece("d") + piece("e") + piece("f") + end)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await _drive(Target("127.0.0.1", port), ClosedLoop(1, 1, 30))
+
+    (outcome,) = asyncio.run(scenario()).outcomes
+    (gap,) = outcome.gaps()
+    assert 0.15 < gap < 0.6
+
+
 def test_a_closed_loop_stops_asking_when_its_time_is_up() -> None:
     run = _run(Script(first_after_s=0.3), ClosedLoop(clients=2, requests=1000, limit_s=0.5))
     assert len(run.outcomes) == 4
