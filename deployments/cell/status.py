@@ -8,23 +8,39 @@ from typing import Any
 from configs.budgets import POOLS, RESOURCES, Budget, amount, scaled
 from configs.machine import machine
 from deployments.cell.state import Charged, Home, State
-from deployments.memory import Charge, PoolUse, measure, replicas_of
+from deployments.memory import Charge, PoolUse, measure, replicas_of, resident_gb
 
 
 def report(
-    home: Home, state: State, details: Mapping[str, Any], models: list[str]
+    home: Home,
+    state: State,
+    details: Mapping[str, Any],
+    models: list[str],
+    guard: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Everything about a cell, as JSON values. `details` is Serve's REST answer."""
+    """Everything about a cell, as JSON values.
+
+    `details` is Serve's REST answer, `guard` the memory guard's report; without it memory is measured
+    here, which misses what MLX holds on a GPU.
+    """
     budgets = scaled(machine())
-    uses = pool_use(details, state.charged, {pool: b.memory_gb for pool, b in budgets.items()})
+    used_gb, by_pid, closed = (
+        _by_guard(guard)
+        if guard
+        else _by_process_table(
+            pool_use(details, state.charged, {pool: b.memory_gb for pool, b in budgets.items()})
+        )
+    )
     return {
         "running": True,
         "home": str(home.path),
         "config": state.config,
         "pid": state.owner.pid if state.owner else None,
         "started": state.started,
-        "pools": pools(budgets, details, uses),
-        "deployments": deployments(details, uses),
+        "pools": pools(budgets, details, used_gb),
+        "closed": closed,
+        "guard_answers": guard is not None,
+        "deployments": deployments(details, by_pid),
         "models": models,
         "addresses": {
             "api": state.base_url,
@@ -41,12 +57,33 @@ def pool_use(
 ) -> dict[str, PoolUse]:
     """The memory that each node's replicas and charged processes really use."""
     charges = [Charge(entry.name, entry.node, entry.process.pid) for entry in charged]
-    uses, _ = measure(budgets_gb, replicas_of(details), charges, metal_gb={})
+    uses, _ = measure(budgets_gb, replicas_of(details), charges, {}, resident_gb)
     return uses
 
 
+def _by_guard(
+    guard: Mapping[str, Any],
+) -> tuple[dict[str, float], dict[int, float], dict[str, str]]:
+    found: Mapping[str, Mapping[str, Any]] = guard["pools"]
+    return (
+        {pool: facts["used_gb"] for pool, facts in found.items()},
+        {r["pid"]: r["used_gb"] for facts in found.values() for r in facts["replicas"]},
+        {pool: facts["closed"] for pool, facts in found.items() if facts["closed"]},
+    )
+
+
+def _by_process_table(
+    uses: Mapping[str, PoolUse],
+) -> tuple[dict[str, float], dict[int, float], dict[str, str]]:
+    return (
+        {pool: use.used_gb for pool, use in uses.items()},
+        {entry.replica.pid: entry.used_gb for use in uses.values() for entry in use.replicas},
+        {},
+    )
+
+
 def pools(
-    budgets: Mapping[str, Budget], details: Mapping[str, Any], uses: Mapping[str, PoolUse]
+    budgets: Mapping[str, Budget], details: Mapping[str, Any], used_gb: Mapping[str, float]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Per node and resource: budget, the sum that its replicas reserve, and used memory."""
     result: dict[str, dict[str, dict[str, float]]] = {}
@@ -57,8 +94,8 @@ def pools(
             if budget <= 0:
                 continue
             entry = {"budget": budget, "reserved": reserved(details, pool, name)}
-            if name == "memory_gb" and pool in uses:
-                entry["used"] = round(uses[pool].used_gb, 3)
+            if name == "memory_gb" and pool in used_gb:
+                entry["used"] = round(used_gb[pool], 3)
             result[pool][name] = entry
     return result
 
@@ -74,9 +111,8 @@ def reserved(details: Mapping[str, Any], pool: str, resource: str) -> float:
     return round(total, 3)
 
 
-def deployments(details: Mapping[str, Any], uses: Mapping[str, PoolUse]) -> list[dict[str, Any]]:
+def deployments(details: Mapping[str, Any], memory_gb: Mapping[int, float]) -> list[dict[str, Any]]:
     """Each deployment with its replicas' processes and memory."""
-    memory_gb = {use.replica.pid: use.used_gb for pool in uses.values() for use in pool.replicas}
     rows = []
     for application, app in details["applications"].items():
         for name, facts in app["deployments"].items():

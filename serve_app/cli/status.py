@@ -7,9 +7,11 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deployments.cell import state, status
+from deployments.cell.guard_report import guard_report
 from deployments.cell.serve_api import ServeApi
 
 NOT_RUNNING = 3
@@ -40,7 +42,8 @@ def collect() -> dict[str, Any]:
         details = api.details()
     finally:
         api.close()
-    return status.report(home, found, details, models=served(found.base_url))
+    guard = guard_report(home, found) if "ai" in details["applications"] else None
+    return status.report(home, found, details, served(found.base_url), guard)
 
 
 def served(base_url: str) -> list[str]:
@@ -74,5 +77,9 @@ def _print(console: Console, report: dict[str, Any]) -> None:
     console.print(pools)
     console.print(replicas)
     console.print(f"models: {', '.join(report['models']) or 'none answer'}")
+    if not report["guard_answers"]:
+        console.print("the memory guard does not answer; memory is the process table's")
+    for pool, reason in report["closed"].items():
+        console.print(f"[bold red]{pool} admits nothing:[/] {escape(reason)}")
     for name, address in report["addresses"].items():
         console.print(f"{name}: {address}")

@@ -60,6 +60,9 @@ def test_status_tells_pools_replicas_models_and_addresses(cell: RunningCell) -> 
     done = medrec("status", "--json", home=cell.home)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert report["guard_answers"] is True
+    assert report["closed"] == {}
     assert report["addresses"]["api"] == cell.base_url
     assert report["models"] == ["gemma3-demo"]
     deployments = {(row["application"], row["deployment"]): row for row in report["deployments"]}
