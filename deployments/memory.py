@@ -103,25 +103,35 @@ def replicas_of(details: Mapping[str, Any]) -> list[Replica]:
     return found
 
 
-def resident_gb(pid: int, *, children: bool = True) -> float | None:
-    """Resident memory of a process and its children; None if it no longer exists.
+class Processes:
+    """The machine's processes at one moment: one pass over them serves every question."""
 
-    Metal's allocations are not in it: on macOS an engine reports MLX's own count besides.
-    """
+    def __init__(self) -> None:
+        self._children: dict[int, list[int]] = {}
+        for process in psutil.process_iter(["ppid"]):
+            self._children.setdefault(process.info["ppid"], []).append(process.pid)
+
+    def resident_gb(self, pid: int) -> float | None:
+        """Resident memory of a process and all below it; None if it no longer exists.
+
+        Metal's allocations are not in it: on macOS an engine reports MLX's own count besides.
+        """
+        own_gb = resident_gb(pid)
+        if own_gb is None:
+            return None
+        below = sum(self.resident_gb(child) or 0.0 for child in self._children.get(pid, ()))
+        return own_gb + below
+
+
+def resident_gb(pid: int) -> float | None:
+    """Resident memory of one process; None if it no longer exists."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        total = process.memory_info().rss
-        family = process.children(recursive=True) if children else []
+        return process.memory_info().rss / GB
     except psutil.Error:
         return None
-    for child in family:
-        try:
-            total += child.memory_info().rss
-        except psutil.Error:
-            continue
-    return total / GB
 
 
 def measure(
@@ -129,11 +139,12 @@ def measure(
     replicas: Iterable[Replica],
     charges: Iterable[Charge],
     metal_gb: Mapping[int, float],
-    resident: Callable[[int], float | None] = resident_gb,
+    resident: Callable[[int], float | None],
 ) -> tuple[dict[str, PoolUse], frozenset[str]]:
     """The use of every pool that has a budget, and the actor ids of replicas without a process.
 
-    `metal_gb` maps a process id to the Metal memory that its engine reports.
+    `metal_gb` maps a process id to the Metal memory that its engine reports; `resident` gives the
+    memory of a process and those below it, or None.
     """
     by_pool: dict[str, list[ReplicaUse]] = {pool: [] for pool in budgets_gb}
     gone = set()

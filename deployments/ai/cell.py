@@ -24,6 +24,7 @@ from deployments.memory import (
     GB,
     Charge,
     PoolUse,
+    Processes,
     Replica,
     measure,
     memory_budgets_gb,
@@ -129,7 +130,7 @@ class Cell:
         budgets_gb = {**memory_budgets_gb(ray.cluster_resources()), **self._override}
         metal_gb = await self._metal_gb() if sys.platform == "darwin" else {}
         self._uses, self._gone = await asyncio.to_thread(
-            measure, budgets_gb, self._replicas, _charges(), metal_gb
+            _measure, budgets_gb, self._replicas, metal_gb
         )
         for pool, use in self._uses.items():
             now_s = time.monotonic()
@@ -159,6 +160,12 @@ class Cell:
         return found
 
 
+def _measure(
+    budgets_gb: Mapping[str, float], replicas: list[Replica], metal_gb: Mapping[int, float]
+) -> tuple[dict[str, PoolUse], frozenset[str]]:
+    return measure(budgets_gb, replicas, _charges(), metal_gb, Processes().resident_gb)
+
+
 def _charges() -> list[Charge]:
     """The processes that the cell's state file charges to a virtual node, while they live."""
     try:
@@ -182,7 +189,7 @@ def _system_gb(uses: Mapping[str, PoolUse]) -> float:
     counted = {entry.replica.pid for use in uses.values() for entry in use.replicas}
     counted |= {charge.pid for charge in _charges()}
     return sum(
-        resident_gb(entry.pid, children=False) or 0.0
+        resident_gb(entry.pid) or 0.0
         for entry in state.processes
         if entry.pid not in counted and entry.process() is not None
     )
