@@ -23,9 +23,8 @@ def guard_report(home: Home, state: State) -> dict[str, Any] | None:
     import ray
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(
-        logging.CRITICAL + 1
-    )  # an answer that comes after the end is no news
+    # Serve reports calls that its own end cuts off; here nobody waits for them.
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL + 1)
     try:
         ray.init(
             address=f"127.0.0.1:{state.ports.gcs}",

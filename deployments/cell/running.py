@@ -6,9 +6,9 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from configs.args import ApiArgs
 from configs.budgets import scaled
@@ -50,7 +50,6 @@ class Cell:
     ray_process: subprocess.Popen[bytes] | None = None
     haproxy_process: subprocess.Popen[bytes] | None = None
     state: State | None = None
-    _logs: list[IO[bytes]] = field(default_factory=list)
 
     def start(self, *, timeout_s: float) -> None:
         """Bring everything up, in order. Raises `CellError`; the caller then calls `stop`."""
@@ -108,8 +107,6 @@ class Cell:
         left = end_all(self.state) if self.state else []
         for child in self._children():
             child.poll()
-        for log in self._logs:
-            log.close()
         if not left:
             state.forget(self.home)
         return left
@@ -203,17 +200,16 @@ class Cell:
         )
 
     def _spawn(self, name: str, line: list[str]) -> subprocess.Popen[bytes]:
-        log = (self.home.logs / f"{name}.log").open("ab")
-        self._logs.append(log)
-        return subprocess.Popen(
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=head.process_environment(head.environment(self.home, self.ports)),
-            # Ctrl-C in the terminal is for this process, which then ends its children in order.
-            start_new_session=True,
-        )
+        with (self.home.logs / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=head.process_environment(head.environment(self.home, self.ports)),
+                # Ctrl-C in the terminal is for this process, which then ends its children in order.
+                start_new_session=True,
+            )
 
     def _children(self) -> list[subprocess.Popen[bytes]]:
         return [child for child in (self.haproxy_process, self.ray_process) if child is not None]

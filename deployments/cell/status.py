@@ -8,7 +8,7 @@ from typing import Any
 from configs.budgets import POOLS, RESOURCES, Budget, amount, scaled
 from configs.machine import machine
 from deployments.cell.state import Charged, Home, State
-from deployments.memory import Charge, PoolUse, measure, replicas_of, resident_gb
+from deployments.memory import Charge, PoolUse, Processes, measure, replicas_of
 
 
 def report(
@@ -57,7 +57,7 @@ def pool_use(
 ) -> dict[str, PoolUse]:
     """The memory that each node's replicas and charged processes really use."""
     charges = [Charge(entry.name, entry.node, entry.process.pid) for entry in charged]
-    uses, _ = measure(budgets_gb, replicas_of(details), charges, {}, resident_gb)
+    uses, _ = measure(budgets_gb, replicas_of(details), charges, {}, Processes().resident_gb)
     return uses
 
 
