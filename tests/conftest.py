@@ -20,14 +20,17 @@ from configs.reader import PROJECT_ROOT
 from deployments.cell import head, state
 from deployments.cell.ports import Ports
 from deployments.cell.processes import members
+from models import blas
 
 # A token file in the home folder would otherwise switch authentication on in one process only.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Before any test imports MLX: engines refuse a process whose MLX has no fast BLAS.
+blas.preload(1)
 
 MEDREC = (sys.executable, "-m", "serve_app.cli")
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
-READY_TIMEOUT_S = 180.0
+READY_TIMEOUT_S = 420.0
 STOP_TIMEOUT_S = 60.0
 
 
