@@ -29,6 +29,7 @@ from models.generation import ChatRequest, Delta, Done, Event, Failure, Sampling
 from models.language import LanguageEngine
 
 TIMEOUT_S = 1500.0
+SETTLE_TIMEOUT_S = 180.0
 _SHORT = Shape(24, 16)
 
 
@@ -157,7 +158,7 @@ def gap(driver: Driver, job: Job) -> Answer:
 
 def settle(chats: Sequence[Chat]) -> None:
     """Waits until every chat decodes undisturbed, then for twice as many tokens to compare with."""
-    give_up_at = time.perf_counter() + TIMEOUT_S
+    give_up_at = time.perf_counter() + SETTLE_TIMEOUT_S
     while min(len(chat.arrivals) for chat in chats) < 2 * SETTLE_TOKENS:
         if time.perf_counter() > give_up_at or any(chat.done.is_set() for chat in chats):
             raise RuntimeError("the chats did not keep decoding")

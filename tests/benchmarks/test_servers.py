@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -72,6 +73,35 @@ def test_the_endless_folder_is_the_same_model_without_an_end(tmp_path: Path) -> 
     assert after.pop("eos_token_id") == before["pad_token_id"]
     assert before.pop("eos_token_id") != before["pad_token_id"]
     assert after == before
+
+
+def test_the_old_end_is_text_and_prompts_have_the_same_tokens(tmp_path: Path) -> None:
+    """In a process of its own, which may import MLX without the BLAS that other tests load."""
+    program = """
+import sys
+from transformers import AutoTokenizer
+from models.text import ChatTokenizer
+before, after = (AutoTokenizer.from_pretrained(folder) for folder in sys.argv[1:])
+talk = [{"role": "user", "content": "Oi"}, {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "?"}]
+template = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+assert before.apply_chat_template(talk, **template) == after.apply_chat_template(talk, **template)
+end = before.convert_tokens_to_ids("<end_of_turn>")
+assert ChatTokenizer(before, [end]).token_bytes(end) == b""
+assert ChatTokenizer(after, [after.eos_token_id]).token_bytes(end) == b"[end_of_turn]"
+assert after.decode([end], skip_special_tokens=True) == "[end_of_turn]"
+assert after.eos_token_id == after.pad_token_id
+"""
+    folder = endless(DEMO, tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(DEMO), str(folder)],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_mlx_lm_server_answers_an_endless_model_to_the_full_length(tmp_path: Path) -> None:
