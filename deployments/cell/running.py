@@ -23,6 +23,8 @@ from deployments.cell.state import CellError, Charged, Home, State
 from deployments.edge import haproxy
 
 RAY_START_TIMEOUT_S = 180.0
+# Ray gives its own start 30 s, fixed, which a busy machine can miss.
+RAY_ATTEMPTS = 3
 HAPROXY_READY_TIMEOUT_S = 20.0
 STOP_GRACE_S = 4.0
 _POLL_S = 0.25
@@ -123,16 +125,17 @@ class Cell:
 
     def _bring_up_ray(self, api: ServeApi) -> None:
         self.tell("starting Ray")
-        self._start_ray()
-        try:
-            self._wait_ray(api)
-        except CellError as error:
-            # Ray gives its own start 30 s, fixed, which a busy machine can miss.
-            self.tell(f"{error}; once more")
-            if self.state is not None:
-                end_all(self.state)
+        for attempts_left in reversed(range(RAY_ATTEMPTS)):
             self._start_ray()
-            self._wait_ray(api)
+            try:
+                self._wait_ray(api)
+                return
+            except CellError as error:
+                if attempts_left == 0:
+                    raise
+                self.tell(f"{error}; once more")
+                if self.state is not None:
+                    end_all(self.state)
 
     def _start_ray(self) -> None:
         folder = head.ray_dir(self.home)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from deployments.cell import head, state
 from deployments.cell import ports as cell_ports
-from deployments.cell.running import RAY_START_TIMEOUT_S, end_all, new_state
+from deployments.cell.running import RAY_ATTEMPTS, RAY_START_TIMEOUT_S, end_all, new_state
 from deployments.cell.state import CellError, Home, State
 
 
@@ -35,9 +35,11 @@ def run(offset: int, *, print_only: bool) -> None:
             raise CellError("\n".join(str(entry) for entry in own))
         head.prepare_ray_dir(folder)
         cell = new_state("", ports, folder, owned=False)
-        # Ray gives its own start 30 s, fixed, which a busy machine can miss: once more.
-        code = _start(cell, home, variables, line) and _start(cell, home, variables, line)
-        if code != 0:
+        for _ in range(RAY_ATTEMPTS):
+            code = _start(cell, home, variables, line)
+            if code == 0:
+                break
+        else:
             raise CellError(f"ray start failed ({code}); see {home.logs / 'ray.log'}")
     notes.print("\n[bold green]Ray runs.[/] In each shell that deploys or asks:")
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DASHBOARD_ADDRESS"):
