@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
+import numpy as np
+
 from models.demo.language.corpus import training_items
 from models.demo.language.items import Item, without_accents
 
@@ -66,24 +68,25 @@ class NearestNeighbour:
         counts = [Counter(_ngrams(item)) for item in self._items]
         seen = Counter(gram for count in counts for gram in count)
         self._rarity = {gram: math.log(size / n) + 1.0 for gram, n in seen.items()}
-        self._postings: dict[str, tuple[array[int], array[float]]] = {
+        found: dict[str, tuple[array[int], array[float]]] = {
             gram: (array("i"), array("f")) for gram in self._rarity
         }
         for row, count in enumerate(counts):
             for gram, weight in self._weights(count).items():
-                rows, weights = self._postings[gram]
-                rows.append(row)
-                weights.append(weight)
+                found[gram][0].append(row)
+                found[gram][1].append(weight)
+        self._postings = {
+            gram: (np.frombuffer(rows, np.int32), np.frombuffer(weights, np.float32))
+            for gram, (rows, weights) in found.items()
+        }
 
     def answer(self, item: Item) -> str:
         """The reference answer of the training chat nearest to this one."""
-        scores: dict[int, float] = {}
+        scores = np.zeros(len(self._items), np.float32)
         for gram, weight in self._weights(Counter(_ngrams(item))).items():
             rows, weights = self._postings[gram]
-            for row, other in zip(rows, weights, strict=True):
-                scores[row] = scores.get(row, 0.0) + weight * other
-        best = max(scores, key=lambda row: (scores[row], -row), default=0)
-        return self._items[best].answer
+            scores[rows] += weight * weights
+        return self._items[int(scores.argmax())].answer
 
     def _weights(self, count: Counter[str]) -> dict[str, float]:
         raw = {
