@@ -47,6 +47,7 @@ class BatchSampler:
         self.needs_counts = any(row.is_penalised for row in present)
         self._draws = any(not row.is_greedy for row in present)
         self._filters = any(row.is_filtered for row in present)
+        self._mixes = any(not (row.is_filtered or row.is_greedy) for row in present)
         self._top = max(
             (row.sampling.top_logprobs for row in present if row.sampling.logprobs), default=-1
         )
@@ -60,6 +61,7 @@ class BatchSampler:
             self._top_k = self._column(lambda row: row.sampling.top_k or vocabulary, vocabulary)
             self._top_p = self._column(lambda row: row.sampling.top_p, 1.0)
             self._min_p = self._column(lambda row: row.sampling.min_p, 0.0)
+            self._filtered = self._column(lambda row: row.is_filtered, False)
 
     def __call__(self, logits: mx.array, allowed: NDArray[np.bool_] | None = None) -> Sampled:
         """Sample from `logits` [rows, vocabulary]; `allowed` masks tokens that a grammar excludes."""
@@ -90,7 +92,12 @@ class BatchSampler:
         total = mx.sum(p, axis=-1, keepdims=True)
         keep = (rank == 0) | ((before < self._top_p * total) & (p >= self._min_p * p[:, :1]))
         chosen = _inverse(mx.where(keep, p, 0.0), number)
-        return mx.take_along_axis(order, chosen[:, None], axis=-1)[:, 0].astype(mx.int32)
+        tokens = mx.take_along_axis(order, chosen[:, None], axis=-1)[:, 0].astype(mx.int32)
+        if not self._mixes:
+            return tokens
+        # The order of the tokens decides which one a number means: by index, as without company.
+        plain = _inverse(mx.softmax(logits, axis=-1), number)
+        return mx.where(self._filtered[:, 0], tokens, plain)
 
     def _with_logprobs(self, tokens: mx.array, logits: mx.array) -> Sampled:
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
@@ -126,5 +133,7 @@ class BatchSampler:
 def _inverse(p: mx.array, number: mx.array) -> mx.array:
     """The first token whose cumulative share of `p` [rows, n] exceeds `number` [rows, 1]."""
     cumulative = mx.cumsum(p, axis=-1)
-    below = cumulative <= number * cumulative[:, -1:]
+    total = cumulative[:, -1:]
+    # Kept below the total: in float32 a number can round to 1, and what follows has no share at all.
+    below = cumulative <= mx.minimum(number, 1 - 2**-23) * total
     return mx.minimum(mx.sum(below, axis=-1), p.shape[-1] - 1).astype(mx.int32)
