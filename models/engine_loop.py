@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from configs.engine import EngineConfig
 from models.decoding import DecodeBatch, Row, SoloDecode, Step
-from models.errors import EngineError
+from models.errors import EngineError, InvalidLogits
 from models.generation import Priority
 from models.kv import Angles, PromptKV, StackedKV
 from models.loading import LoadedModel, make_caches
@@ -128,10 +128,20 @@ class EngineLoop:
             self._prefill(self._config.prefill_gap_factor * self._step_s)
 
     def _step(self, batch: DecodeBatch | SoloDecode) -> None:
-        try:
+        with self._ends_its_calls(batch):
             if isinstance(batch, DecodeBatch):
                 self._split(batch)
             batch.step(self._deliver)
+
+    def _flush(self, batch: DecodeBatch | SoloDecode) -> None:
+        with self._ends_its_calls(batch):
+            batch.flush(self._deliver)
+
+    @contextmanager
+    def _ends_its_calls(self, batch: DecodeBatch | SoloDecode) -> Iterator[None]:
+        """Whatever is raised inside ends the calls of `batch`, and no others."""
+        try:
+            yield
         except Exception as error:
             logger.exception("a decode step failed")
             for sequence in [s for s in self._running if s.batch is batch]:
@@ -156,6 +166,9 @@ class EngineLoop:
         try:
             reason = sequence.take(token)
         except Exception as error:
+            if isinstance(error, InvalidLogits) and self._prefix is not None:
+                # They may have come from key-values that others would resume from.
+                self._prefix.clear()
             self.fail(call, _as_engine_error(error))
             return
         self._touched[call] = None
@@ -187,7 +200,7 @@ class EngineLoop:
         """Prefill for `budget_s` seconds, or one pass without a budget."""
         if budget_s is not None:
             for batch in self._batches:
-                batch.flush(self._deliver)
+                self._flush(batch)
         started, passes = time.perf_counter(), 0
         while self._waiting:
             left = None if budget_s is None else budget_s - (time.perf_counter() - started)
@@ -214,19 +227,22 @@ class EngineLoop:
         not those that begin as it does: they wait, and resume from what it leaves in the prefix cache.
         """
         picked: list[tuple[SequenceState, int]] = []
-        reach = 0
-        for sequence in islice(self._in_order(), _MOST_IN_A_PASS):
+        reach = looked = 0
+        for sequence in self._in_order():
             if sequence.caches is None and not self._restore(sequence, [s for s, _ in picked]):
                 continue
+            looked += 1
             todo = sequence.marks[0] - sequence.position
             if not picked:
                 reach = min(todo, tokens)
             elif sequence.position != picked[0][0].position or not self._shares_a_pass(todo, reach):
                 continue
             picked.append((sequence, sequence.position + min(todo, reach)))
-            if reach * (len(picked) + 1) > max(tokens, reach) or self._prefix is None:
+            full = reach * (len(picked) + 1) > max(tokens, reach)
+            if full or looked >= _MOST_IN_A_PASS or self._prefix is None:
                 break
-        return picked
+        # Whoever began to wait for one of these has put a mark before its stop.
+        return [(s, min(stop, s.marks[0])) for s, stop in picked if not s.done]
 
     @staticmethod
     def _shares_a_pass(todo: int, reach: int) -> bool:
@@ -240,6 +256,9 @@ class EngineLoop:
         )
         blocked = False
         for sequence in order:
+            # Making room for one may have ended another.
+            if sequence.done:
+                continue
             if sequence in self._running or (not blocked and self._admit(sequence)):
                 yield sequence
             else:
@@ -272,7 +291,7 @@ class EngineLoop:
         if not candidates:
             return False
         sequence = max(candidates, key=lambda s: s.arrival)
-        sequence.batch.flush(self._deliver)
+        self._flush(sequence.batch)
         if sequence.done:
             return True
         self._remember(sequence)

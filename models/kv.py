@@ -261,6 +261,9 @@ class RingKV:
         """Put a sequence's tokens [1, H, T, D], T <= capacity, behind the write column of `row`."""
         assert self.keys is not None
         assert self.values is not None
+        # What another sequence left there may be NaN, and a weight of 0 does not make that a 0.
+        self.keys[row : row + 1] = mx.zeros((), keys.dtype)
+        self.values[row : row + 1] = mx.zeros((), values.dtype)
         at = 0
         for a, b in self.clock.columns_before(keys.shape[2]):
             self.keys[row : row + 1, :, a:b, :] = keys[..., at : at + b - a, :]

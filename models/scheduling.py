@@ -120,9 +120,9 @@ class PrefillPace:
         if budget_s is None:
             return self.largest
         if not self._weight:
-            return self.smallest
+            return min(self.smallest, self.largest)
         fitting = int((budget_s - self.fixed_s) / max(self.token_s, 1e-9))
-        return max(self.smallest, min(self.largest, fitting))
+        return min(self.largest, max(self.smallest, fitting))
 
 
 @dataclass(frozen=True, slots=True)

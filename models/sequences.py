@@ -78,14 +78,21 @@ class SequenceState:
     caches: Any = None
     position: int = 0
     marks: list[int] = field(default_factory=list)
+    failure: Exception | None = None
 
     @property
     def needs_host(self) -> bool:
         return self.grammar is not None or self.sampler.is_penalised
 
     def allowed(self, vocabulary: int) -> NDArray[np.bool_] | None:
-        """The tokens that its grammar allows next, or None."""
-        return None if self.grammar is None or self.done else self.grammar.allowed(vocabulary)
+        """The tokens that its grammar allows next, or None; a failure is raised by the next `take`."""
+        if self.grammar is None or self.done:
+            return None
+        try:
+            return self.grammar.allowed(vocabulary)
+        except Exception as error:
+            self.failure = error
+            return None
 
     def history(self) -> NDArray[np.int32]:
         """Prompt and answer so far."""
@@ -94,6 +101,8 @@ class SequenceState:
     def take(self, generated: GeneratedToken) -> FinishReason | None:
         """Add a token to the answer and emit its text; return why the answer ends here, or None."""
         token = generated.token
+        if self.failure is not None:
+            raise self.failure
         if token == INVALID:
             raise InvalidLogits("The model's logits were not numbers.")
         self.generated.append(token)
