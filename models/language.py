@@ -8,10 +8,10 @@ can, and lets it join a decode batch when its last token is due.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from configs.engine import EngineConfig
@@ -48,7 +48,7 @@ class LanguageEngine:
         self._revision = revision
         self._wake = threading.Condition()
         self._inbox: deque[Call] = deque()
-        self._cancelled: deque[str] = deque()
+        self._cancelled: deque[Call] = deque()
         self._in_engine: dict[str, Call] = {}
         self._arrivals = 0
         self._stopping = False
@@ -64,6 +64,7 @@ class LanguageEngine:
         if not self._loaded.wait(timeout_s):
             raise EngineStopped(f"{self._path} did not load within {timeout_s:g} s")
         if self._failure is not None:
+            self._thread.join(timeout_s)
             raise self._failure
 
     def stop(self, timeout_s: float = 30.0) -> None:
@@ -101,6 +102,8 @@ class LanguageEngine:
             raise self._queue_full()
         call = self._call(request, sink)
         with self._wake:
+            if self._stopping:
+                raise EngineStopped("The engine is not running.")
             queued = sum(len(c.sequences) for c in self._in_engine.values())
             if queued + request.n > self.config.max_queued + self.config.max_running:
                 raise self._queue_full()
@@ -113,8 +116,10 @@ class LanguageEngine:
     def cancel(self, request_id: str) -> None:
         """End a request within one step, without further events; unknown ids are ignored."""
         with self._wake:
-            self._cancelled.append(request_id)
-            self._wake.notify()
+            call = self._in_engine.get(request_id)
+            if call is not None:
+                self._cancelled.append(call)
+                self._wake.notify()
 
     def _queue_full(self) -> QueueFull:
         waiting_s = 1.0 + self.stats.waiting * self.stats.step_s
@@ -166,14 +171,16 @@ class LanguageEngine:
             loop = EngineLoop(self.model, self.config)
         except BaseException as error:
             self._failure = error
+            if "mlx.core" in sys.modules:
+                _free_thread()
             return
         finally:
             self._loaded.set()
         try:
             self._serve(loop)
         finally:
-            self._stopping = True
             with self._wake:
+                self._stopping = True
                 left = list(self._in_engine.values())
                 self._in_engine.clear()
             for call in left:
@@ -181,7 +188,7 @@ class LanguageEngine:
                     call.fail(
                         EngineStopped("The engine stopped; it is safe to repeat the request.")
                     )
-                self._guarded(call.flush)
+                _delivered(call)
             del loop, self.model
             _free_thread()
 
@@ -196,34 +203,41 @@ class LanguageEngine:
                 arrived, cancelled = list(self._inbox), list(self._cancelled)
                 self._inbox.clear()
                 self._cancelled.clear()
+                self._turned_s = now = time.monotonic()
+                expired: list[Call] = []
+                if now >= next_expiry:
+                    next_expiry = now + _EXPIRY_PERIOD_S
+                    expired = [c for c in self._in_engine.values() if c.deadline <= now]
             for call in arrived:
                 loop.add(call)
-            for request_id in cancelled:
-                found = self._in_engine.get(request_id)
-                if found is not None:
-                    loop.drop(found)
-            self._turned_s = now = time.monotonic()
-            if now >= next_expiry:
-                next_expiry = now + _EXPIRY_PERIOD_S
-                for call in [c for c in self._in_engine.values() if c.deadline <= now]:
-                    loop.fail(call, DeadlineExceeded("The request's deadline passed."))
+            for call in cancelled:
+                loop.drop(call)
+            for call in expired:
+                loop.fail(call, DeadlineExceeded("The request's deadline passed."))
             loop.turn()
             self._settle(loop)
 
     def _settle(self, loop: EngineLoop) -> None:
         """Send what was emitted in this turn, forget ended calls, publish the statistics."""
         for call in loop.touched():
-            self._guarded(call.flush)
+            if not _delivered(call):
+                loop.drop(call)
             if call.ended:
                 with self._wake:
-                    self._in_engine.pop(call.request.id, None)
+                    if self._in_engine.get(call.request.id) is call:
+                        del self._in_engine[call.request.id]
         self.stats = loop.stats()
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception:
-            logger.exception("a sink failed")
+
+def _delivered(call: Call) -> bool:
+    """Hand a call's events over; False when its sink does not take them."""
+    try:
+        call.flush()
+    except Exception as error:
+        # Its text may hold what the sink was given.
+        logger.error("the sink of %s failed: %s", call.request.id, type(error).__name__)
+        return False
+    return True
 
 
 def _free_thread() -> None:
