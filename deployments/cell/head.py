@@ -57,6 +57,8 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{ports.dashboard}",
         # Else the head waits half a minute for a cluster that ends with it.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Serve's own answers on the API's ports, in the API's error shape.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         HOME_VARIABLE: str(home.path),

@@ -197,7 +197,6 @@ class Cell:
             port=self.ports.public,
             ingress_ports=self.ports.ingress,
             application="api",
-            max_body_mb=args.limits.max_body_mb,
             request_timeout_s=args.limits.request_timeout_s,
             threads=max(1, min(4, int(scaled(machine())["api"].cpu / 2))),
         )

@@ -78,7 +78,6 @@ class Edge:
     port: int
     ingress_ports: Sequence[int]
     application: str
-    max_body_mb: float
     request_timeout_s: float
     threads: int = 1
     max_connections: int = 4096
@@ -137,7 +136,6 @@ def write(edge: Edge, files: Files) -> Path:
         port=edge.port,
         ingress_ports=edge.ingress_ports,
         application=edge.application,
-        max_body_bytes=int(edge.max_body_mb * 2**20),
         timeout_s=int(edge.request_timeout_s + _TIMEOUT_MARGIN_S),
         threads=edge.threads,
         max_connections=edge.max_connections,
