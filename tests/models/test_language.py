@@ -211,8 +211,8 @@ def test_what_cannot_be_served_is_refused_at_once_with_the_parameters_name(
     with pytest.raises(InvalidRequest, match="alternate") as order:
         ask(engine, "order", messages=[{"role": "assistant", "content": "I start."}])
     assert order.value.param == "messages"
+    form = {"type": "json_schema", "schema": {"type": "nonsense"}}
     with pytest.raises(InvalidRequest) as schema:
-        form = {"type": "json_schema", "schema": {"type": "nonsense"}}
         ask(engine, "schema", response_format=form)
     assert schema.value.param == "response_format.json_schema.schema"
     inbox = ask(engine, "twice", max_tokens=300, sampling=ENDLESS)

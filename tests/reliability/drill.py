@@ -132,9 +132,10 @@ async def chat(
 ) -> Outcome:
     """One streaming chat of `tokens` tokens; `number` makes it a conversation of its own.
 
-    A connection that breaks off has status 200, no code and is not finished.
+    A connection that breaks off has status 200, no code and is not finished; one that was never
+    answered has status 0.
     """
-    status, code, finished, pieces = 200, None, False, 0
+    status, code, finished, pieces = 0, None, False, 0
     try:
         stream = await client.chat.completions.create(
             model=MODEL,
@@ -144,6 +145,7 @@ async def chat(
             logit_bias=ENDLESS,
             stream=True,
         )
+        status = 200
         async for chunk in stream:
             pieces += 1
             finished = finished or any(choice.finish_reason for choice in chunk.choices)
@@ -151,12 +153,10 @@ async def chat(
                 first.set()
     except openai.APIStatusError as error:
         status, code = error.status_code, error.code
-    except openai.APIConnectionError:
-        status = 0
+    except (openai.APIConnectionError, httpx.TransportError):
+        finished = False
     except openai.APIError as error:  # an error event inside the stream
         code = error.code
-    except httpx.TransportError:
-        finished = False
     finally:
         if first is not None:
             first.set()

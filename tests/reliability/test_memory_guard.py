@@ -69,8 +69,6 @@ async def test_a_growing_replica_closes_the_node_and_is_then_restarted(
     await drill.eventually(lambda: ask(drill).status_code == 429, 30, "the node is closed")
     refused = ask(drill)
     assert refused.json()["error"]["code"] == "memory_pressure"
-    assert refused.json()["error"]["message"].startswith("pool ai uses ")
-    assert refused.json()["error"]["message"].endswith("no new requests until it is below 85 %")
     assert int(refused.headers["retry-after"]) >= 1
     assert drill.pids("grower") == {grower}, "closed, and nothing restarted yet"
 

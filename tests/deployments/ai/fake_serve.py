@@ -83,7 +83,7 @@ class Handle:
         self.sessions: list[str] = []
         self.requests: list[Any] = []
 
-    def options(self, *, stream: bool, session_id: str) -> Handle:
+    def options(self, *, stream: bool, session_id: str, **serialization: str) -> Handle:
         assert stream
         self.sessions.append(session_id)
         return self
