@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm
+import numpy as np
 from mlx_lm.generate import generate_step
 
 PARTING_MARGIN = 1e-3
@@ -24,7 +25,7 @@ class Reference:
         margins: list[float] = []
         for token, logprobs in generate_step(mx.array(prompt), self.model, max_tokens=max_tokens):
             best = mx.topk(logprobs, 2)
-            margins.append(abs(float((best[0] - best[1]).item())))
+            margins.append(abs(float(np.array(best[0] - best[1]))))
             tokens.append(int(token))
             if tokens[-1] in self.stop:
                 break

@@ -263,7 +263,7 @@ def test_a_sibling_that_fails_while_room_is_made_is_not_started(model: LoadedMod
     def fail(_: Any) -> Any:
         raise RuntimeError
 
-    call.call.sequences[0].take = fail  # type: ignore[method-assign]
+    call.call.sequences[0].take = fail  # type: ignore[assignment]
     driver.run()
     assert call.failure.code == "engine_error"
     assert len(emergency.tokens()) == 2

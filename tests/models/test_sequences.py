@@ -114,7 +114,7 @@ def test_logprobs_are_those_of_the_models_own_distribution(model: LoadedModel) -
     assert not [e for ev in plain.events if isinstance(ev, Delta) for e in ev.logprobs]
 
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "urgent": {"type": "boolean"},
