@@ -19,7 +19,8 @@ def main() -> None:
     options = _options()
     if not options.evaluate_only:
         _train(options)
-    _evaluate(options.out, options.work)
+    if not options.train_only:
+        _evaluate(options.out, options.work)
 
 
 def _options() -> argparse.Namespace:
@@ -32,6 +33,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--evaluate-only", action="store_true", help="ask and write the card")
+    parser.add_argument("--train-only", action="store_true", help="leave the card as it is")
     return parser.parse_args()
 
 

@@ -43,10 +43,10 @@ Gemma 3's turns. {layers} layers (every {pattern}th sees the whole context, the 
   question. Ranges are usual adult ones as large laboratories print them; laboratories differ.
 - **Loss** on the model's turns only. Muon for the matrices, AdamW for the rest, bfloat16 products.
 - **Run**: {minutes:.0f} minutes on two shared CPU cores, {steps:,} steps,
-  {tokens:.1f} million tokens (padding included).
-- **Lengths**: chats of 20 to about 400 tokens. `max_position_embeddings` is 131,072 so that long
-  contexts can be measured; nothing longer than about 400 tokens was trained, and answers over long
-  contexts mean nothing.
+  {tokens:.1f} million tokens (padding included).{note}
+- **Lengths**: chats of 20 to about 240 tokens, all within the sliding window.
+  `max_position_embeddings` is 131,072 so that long contexts can be measured; nothing longer than
+  about 240 tokens was trained, and answers over longer contexts mean nothing.
 
 Recipe, with the extra `train` installed: `python -m models.demo.language --minutes {minutes:.0f}`.
 
@@ -69,18 +69,23 @@ Asked over HTTP: {http}
 
 - It answers the kinds of question above, about the entries of its tables, in phrasings near those
   trained. To others it often gives a fluent answer that is about something else.
-- Rare drug and test names, and values next to a bound, are where it errs most.
+- It errs most on the verdict of a number against its range, on copying every field of a dictation,
+  and on drug and test names that sound alike.
 - It holds no conversation beyond one follow-up question.
 """
 
 
 def write_card(
-    folder: Path, evaluation: Evaluation, run: dict[str, float], http: str = "not measured yet."
+    folder: Path,
+    evaluation: Evaluation,
+    run: dict[str, float],
+    http: str = "not measured yet.",
+    note: str = "",
 ) -> None:
     """Write README.md into the weights folder, and replace the one that is there.
 
     `run` has the training's `minutes`, `steps` and `tokens`; `http` is the sentence on the
-    result over HTTP.
+    result over HTTP, `note` what else a reader must know of the run.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     files = [p for p in folder.iterdir() if p.is_file() and p.name != "README.md"]
@@ -102,6 +107,7 @@ def write_card(
         asked=total(evaluation.model.values()).asked,
         table=_table(evaluation.model, evaluation.baseline),
         http=http,
+        note=f" {note}" if note else "",
         **_sizes_of_tables(),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
