@@ -30,10 +30,11 @@ class ChatTokenizer:
         self.grammar_tokenizer = llguidance.hf.from_tokenizer(
             tokenizer, eos_token=sorted(self.stop_tokens)
         )
+        # Not llguidance's notion of special, which takes in every added token written <so>.
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         table = self.grammar_tokenizer
         self._bytes = [
-            b"" if table.is_special_token(i) else bytes(table.decode_bytes([i]))
-            for i in range(table.vocab_size)
+            b"" if i in special else bytes(table.decode_bytes([i])) for i in range(table.vocab_size)
         ]
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int32], int]:

@@ -57,6 +57,8 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{ports.dashboard}",
         # Else the head waits half a minute for a cluster that ends with it.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Ray's own 15 would let anything else on the machine starve the replicas.
+        "RAY_worker_niceness": "0",
         # Serve's own answers on the API's ports, in the API's error shape.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
