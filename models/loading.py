@@ -56,6 +56,10 @@ def load(path: str, revision: str | None = None, dtype: str | None = None) -> Lo
         probed = _probe(network)
     except Exception as error:
         raise ModelLoadError(f"{path}: {type(error).__name__}: {error}") from error
+    tokens = len(wrapper._tokenizer)
+    # Without its file a tokenizer loads all the same, with nothing but its special tokens.
+    if 2 * tokens < probed[1]:
+        raise ModelLoadError(f"{path}: the tokenizer has {tokens} tokens, the network {probed[1]}")
     tokenizer = ChatTokenizer(wrapper._tokenizer, sorted(wrapper.eos_token_ids))
     return LoadedModel(
         network=network,

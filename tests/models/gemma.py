@@ -1,7 +1,8 @@
-"""Small Gemma 3 folders with random weights, made in a second: the engine's test subjects."""
+"""Small model folders with random weights, made in a second: the engine's test subjects."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -47,6 +48,24 @@ def make_gemma(
         name: mx.random.normal(array.shape) * (0.25 if array.ndim > 1 else 0.1)
         for name, array in tree_flatten(model.parameters())
         if name != "lm_head.weight"
+    }
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    return folder
+
+
+def make_other(folder: Path, model_type: str, **config: object) -> Path:
+    """Write a model of another architecture of mlx-lm to `folder`, with the demo's tokenizer."""
+    values = {"model_type": model_type, "vocab_size": 4096, "eos_token_id": [1, 5], **config}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(values))
+    for name in TOKENIZER_FILES:
+        shutil.copy(DEMO / name, folder / name)
+    mx.random.seed(1)
+    module = importlib.import_module(f"mlx_lm.models.{model_type}")
+    model = module.Model(module.ModelArgs.from_dict(values))
+    weights = {
+        name: array * 4 if name.endswith("embeddings.weight") or "proj" in name else array
+        for name, array in tree_flatten(model.parameters())
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
     return folder
