@@ -134,8 +134,9 @@ def test_a_context_of_32k_tokens_lets_others_decode_and_memory_is_bounded(
         driver.turn()
         passes += 1
         # Between two tokens of others comes no more of any prompt than a chunk.
-        assert all(len(s.tokens()) > n for s, n in zip(streams, seen, strict=True))
-        assert driver.loop.stats().prefilled_tokens - prefilled <= chunk
+        advanced = driver.loop.stats().prefilled_tokens - prefilled
+        assert advanced <= chunk
+        assert not advanced or all(len(s.tokens()) > n for s, n in zip(streams, seen, strict=True))
     driver.until(lambda: long.is_done)
     assert passes >= 32
     assert mx.get_peak_memory() - before < 400e6
