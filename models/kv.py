@@ -69,7 +69,8 @@ class KVShape:
 
 
 def layer_windows(caches: Sequence[Any]) -> tuple[int | None, ...] | None:
-    """The windows of `model.make_cache()`'s caches, or None when they hold more than plain KV."""
+    """The windows of `model.make_cache()`'s caches, or None when they hold more than plain KV
+    or windows of several sizes."""
     windows: list[int | None] = []
     for cache in caches:
         if type(cache) is KVCache:
@@ -78,7 +79,8 @@ def layer_windows(caches: Sequence[Any]) -> tuple[int | None, ...] | None:
             windows.append(int(cache.max_size))
         else:
             return None
-    return tuple(windows)
+    # The prefix tree keeps one tail for all windowed layers of an edge.
+    return tuple(windows) if len({w for w in windows if w is not None}) <= 1 else None
 
 
 def round_up(n: int, step: int = COLUMN_STEP) -> int:

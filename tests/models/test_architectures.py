@@ -85,9 +85,11 @@ def test_bfloat16_stays_within_rounding_of_mlx_lm(
 
     monkeypatch.setattr(BatchSampler, "__call__", recorded)
     driver = Driver(model, prefill_chunk=32, max_running=1)
-    answer = driver.ask(words(random.Random(5), 70, model.vocabulary), max_tokens=40)
+    forever = Sampling(temperature=0.0, logit_bias={1: -1e4, 5: -1e4})
+    answer = driver.ask(words(random.Random(5), 70, model.vocabulary), 40, forever)
     driver.run()
     tokens = answer.tokens()
+    assert len(tokens) == 40
     # mlx-lm, forced along the same tokens, one at a time after the same prompt.
     caches = make_prompt_cache(model.network)
     model.network(mx.array(answer.call.prompt[None, :-1]), cache=caches)

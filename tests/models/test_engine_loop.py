@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -205,13 +206,11 @@ class Poisoned:
 
 
 def test_logits_that_are_no_numbers_end_their_request_and_leave_nothing_behind(
-    model: LoadedModel, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    model: LoadedModel, reference: Reference
 ) -> None:
-    driver = Driver(model, max_running=3)
     poison = 4000
-    monkeypatch.setattr(
-        driver.loop, "_model", _with_network(model, Poisoned(model.network, poison))
-    )
+    sick_model = replace(model, network=Poisoned(model.network, poison))
+    driver = Driver(sick_model, max_running=3)
     healthy = driver.ask(prompt(model, 30), max_tokens=30)
     sick = [driver.ask([*prompt(model, 12), poison, *prompt(model, 18)]) for _ in range(2)]
     # These wait for the rows of the sick ones, and take them in the turn that ends those.
@@ -219,18 +218,6 @@ def test_logits_that_are_no_numbers_end_their_request_and_leave_nothing_behind(
     driver.run()
     assert [answer.failure.code for answer in sick] == ["invalid_logits"] * 2
     assert partings([healthy, *heirs], reference)[1] == 0
-
-
-def _with_network(model: LoadedModel, network: Any) -> LoadedModel:
-    return LoadedModel(
-        network,
-        model.tokenizer,
-        model.kv,
-        model.vocabulary,
-        model.context_length,
-        model.weights_bytes,
-        model.weights_sha256,
-    )
 
 
 @pytest.mark.parametrize("method", ["allowed", "accept"])

@@ -80,7 +80,9 @@ def test_masked_scores_weigh_nothing_even_where_all_are_low() -> None:
     assert weights[0, 2] == 0.0
 
 
-def test_other_caches_and_other_numbers_take_mlx_lms_way(folder: Path, plain: Any) -> None:
+def test_other_caches_and_other_numbers_take_mlx_lms_way(
+    folder: Path, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = mx.random.randint(6, 4096, (1, 50), key=mx.random.key(4))
     ours = load(str(folder))
     theirs = plain(tokens, cache=make_prompt_cache(plain))
@@ -89,16 +91,18 @@ def test_other_caches_and_other_numbers_take_mlx_lms_way(folder: Path, plain: An
     )
     calls: list[Any] = []
     attend = gemma3_cpu.CpuAttention._attend
-    gemma3_cpu.CpuAttention._attend = lambda self, *a: calls.append(a) or attend(self, *a)
-    try:
-        half = load(str(folder), dtype="bfloat16")
-        half.network(tokens, cache=caches_of(half))
-        ours.network(tokens, cache=make_prompt_cache(plain))
-        assert calls == []
-        ours.network(tokens, cache=caches_of(ours))
-        assert len(calls) == 6
-    finally:
-        gemma3_cpu.CpuAttention._attend = attend
+
+    def counted(self: gemma3_cpu.CpuAttention, *arguments: Any) -> mx.array:
+        calls.append(arguments)
+        return attend(self, *arguments)
+
+    monkeypatch.setattr(gemma3_cpu.CpuAttention, "_attend", counted)
+    half = load(str(folder), dtype="bfloat16")
+    half.network(tokens, cache=caches_of(half))
+    ours.network(tokens, cache=make_prompt_cache(plain))
+    assert calls == []
+    ours.network(tokens, cache=caches_of(ours))
+    assert len(calls) == 6
 
 
 def test_only_gemma_3_is_changed(folder: Path, tmp_path: Path, plain: Any) -> None:

@@ -157,5 +157,6 @@ def test_caches_that_hold_more_than_key_values_have_no_windows() -> None:
     from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache
 
     assert layer_windows([KVCache(), RotatingKVCache(max_size=9)]) == (None, 9)
+    assert layer_windows([RotatingKVCache(max_size=9), RotatingKVCache(max_size=4)]) is None
     assert layer_windows([KVCache(), ArraysCache(2)]) is None
     assert layer_windows([RotatingKVCache(max_size=9, keep=4)]) is None
