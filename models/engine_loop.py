@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
-from numpy.typing import NDArray
 
 from configs.engine import EngineConfig
 from models.decoding import DecodeBatch, Row, SoloDecode, Step
 from models.errors import EngineError, InvalidLogits
 from models.generation import Priority
-from models.kv import Angles, PromptKV, StackedKV
-from models.loading import LoadedModel, make_caches
-from models.prefix import PrefixCache, common_prefix
-from models.scheduling import (
-    DECODE_WEIGHT,
-    Fairness,
-    PrefillPace,
-    admission,
-    columns_for,
-    outgrown,
-    place,
-)
+from models.loading import LoadedModel
+from models.prompts import Prompts
+from models.scheduling import DECODE_WEIGHT, columns_for, outgrown, place
 from models.sequences import Call, EngineStats, GeneratedToken, SequenceState
 
 logger = logging.getLogger(__name__)
 
-_GIB = 1024**3
-_WORTH_KEEPING = 16  # tokens; shorter prefixes are cheaper to compute than to look after
-_MOST_IN_A_PASS = 32  # sequences looked at for one prefill pass
 _CACHE_LIMIT_BYTES = 512 * 1024**2
 
 
@@ -45,18 +31,14 @@ class EngineLoop:
         self._model = model
         self._config = config
         self._batches: list[DecodeBatch | SoloDecode] = []
-        self._waiting: list[SequenceState] = []
-        self._running: set[SequenceState] = set()
         self._touched: dict[Call, None] = {}
-        self._fairness = Fairness()
-        self._pace = PrefillPace(config.prefill_chunk)
+        self._prompts = Prompts(
+            model, config, make_room=self._preempt, ready=self._place, failed=self._fail_one
+        )
         self._step_s = 0.0
-        self._counts = dict.fromkeys(("prefilled", "cached", "decoded", "preempted"), 0)
-        self._prefix: PrefixCache | None = None
-        self._token_bytes = 0
-        if model.kv is not None:
-            self._prefix = PrefixCache(model.kv, int(config.prefix_cache_gb * _GIB))
-            self._token_bytes = model.kv.growing_token_bytes
+        self._decoded_tokens = 0
+        self._preemptions = 0
+        self._token_bytes = 0 if model.kv is None else model.kv.growing_token_bytes
         padding_mb = config.padding_budget_mb
         # A batch more reads the weights once more: padding up to their size costs no more than that.
         self._padding_bytes = int(padding_mb * 1e6) if padding_mb else model.weights_bytes
@@ -65,7 +47,7 @@ class EngineLoop:
     @property
     def is_busy(self) -> bool:
         """Whether there is anything to compute."""
-        return bool(self._waiting or self._batches)
+        return bool(self._prompts.waiting or self._batches)
 
     def touched(self) -> list[Call]:
         """The calls that have new events since the last time this was asked."""
@@ -75,24 +57,24 @@ class EngineLoop:
 
     def stats(self) -> EngineStats:
         """A snapshot."""
+        prompts = self._prompts
         return EngineStats(
-            waiting=sum(1 for s in self._waiting if s not in self._running),
-            running=len(self._running),
+            waiting=sum(1 for s in prompts.waiting if s not in prompts.running),
+            running=len(prompts.running),
             batches=len(self._batches),
-            kv_promised_bytes=sum(s.kv_bytes for s in self._running),
-            prefix_cache_bytes=self._prefix.nbytes if self._prefix else 0,
-            prefilled_tokens=self._counts["prefilled"],
-            cached_tokens=self._counts["cached"],
-            decoded_tokens=self._counts["decoded"],
-            preemptions=self._counts["preempted"],
+            kv_promised_bytes=prompts.promised_bytes,
+            prefix_cache_bytes=prompts.prefix.nbytes if prompts.prefix else 0,
+            prefilled_tokens=prompts.prefilled_tokens,
+            cached_tokens=prompts.cached_tokens,
+            decoded_tokens=self._decoded_tokens,
+            preemptions=self._preemptions,
             step_s=self._step_s,
         )
 
     def add(self, call: Call) -> None:
         """Put a call's sequences into the queue."""
         for sequence in call.sequences:
-            self._fairness.arrive(call.user)
-            self._waiting.append(sequence)
+            self._prompts.add(sequence)
 
     def drop(self, call: Call) -> None:
         """Forget a call without further events."""
@@ -120,12 +102,15 @@ class EngineLoop:
             self._step(batch)
         self._batches = [batch for batch in self._batches if len(batch)]
         if not self._batches:
-            self._prefill(None)
+            self._prompts.prefill(None)
             return
         took = time.perf_counter() - started
         self._step_s = took if not self._step_s else 0.8 * self._step_s + 0.2 * took
-        if self._waiting:
-            self._prefill(self._config.prefill_gap_factor * self._step_s)
+        if self._prompts.waiting:
+            # Their tokens first, or they would wait for the prefill too.
+            for batch in self._batches:
+                self._flush(batch)
+            self._prompts.prefill(self._config.prefill_gap_factor * self._step_s)
 
     def _step(self, batch: DecodeBatch | SoloDecode) -> None:
         with self._ends_its_calls(batch):
@@ -144,7 +129,7 @@ class EngineLoop:
             yield
         except Exception as error:
             logger.exception("a decode step failed")
-            for sequence in [s for s in self._running if s.batch is batch]:
+            for sequence in [s for s in self._prompts.running if s.batch is batch]:
                 self.fail(sequence.call, _as_engine_error(error))
 
     def _deliver(self, step: Step) -> None:
@@ -166,14 +151,14 @@ class EngineLoop:
         try:
             reason = sequence.take(token)
         except Exception as error:
-            if isinstance(error, InvalidLogits) and self._prefix is not None:
+            if isinstance(error, InvalidLogits) and self._prompts.prefix is not None:
                 # They may have come from key-values that others would resume from.
-                self._prefix.clear()
+                self._prompts.prefix.clear()
             self.fail(call, _as_engine_error(error))
             return
         self._touched[call] = None
-        self._counts["decoded"] += 1
-        self._fairness.charge(call.user, DECODE_WEIGHT)
+        self._decoded_tokens += 1
+        self._prompts.fairness.charge(call.user, DECODE_WEIGHT)
         if reason is not None:
             self._remember(sequence)
             call.finish(sequence, reason)
@@ -181,103 +166,19 @@ class EngineLoop:
 
     def _remember(self, sequence: SequenceState) -> None:
         """Keep a decoding sequence's key-values for the conversation's next turn."""
-        if self._prefix is None or not isinstance(sequence.batch, DecodeBatch):
+        if self._prompts.prefix is None or not isinstance(sequence.batch, DecodeBatch):
             return
         length, read = sequence.batch.source(sequence)
-        self._prefix.insert(sequence.history()[:length], read)
+        self._prompts.prefix.insert(sequence.history()[:length], read)
 
     def _release(self, sequence: SequenceState) -> None:
         if sequence.batch is not None:
             sequence.batch.leave(sequence)
             sequence.batch = None
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
-        sequence.caches = None
-        self._running.discard(sequence)
-        self._fairness.leave(sequence.call.user)
+        self._prompts.forget(sequence)
 
-    def _prefill(self, budget_s: float | None) -> None:
-        """Prefill for `budget_s` seconds, or one pass without a budget."""
-        if budget_s is not None:
-            for batch in self._batches:
-                self._flush(batch)
-        started, passes = time.perf_counter(), 0
-        while self._waiting:
-            left = None if budget_s is None else budget_s - (time.perf_counter() - started)
-            # A pass that would not fit waits for the next turn, unless none has run in this one.
-            if left is not None and passes and left < self._pace.fixed_s:
-                return
-            picked = self._pick(self._pace.tokens(left))
-            if not picked:
-                return
-            passes += 1
-            try:
-                self._advance_prompts(picked)
-            except Exception as error:
-                logger.exception("a prefill pass failed")
-                for sequence, _ in picked:
-                    self.fail(sequence.call, _as_engine_error(error))
-            if budget_s is None:
-                return
-
-    def _pick(self, tokens: int) -> list[tuple[SequenceState, int]]:
-        """Who gets prefilled in the next pass, and up to where: about `tokens` tokens in all.
-
-        The first is the fairest choice. Others that stand at the same position share its pass, but
-        not those that begin as it does: they wait, and resume from what it leaves in the prefix cache.
-        """
-        picked: list[tuple[SequenceState, int]] = []
-        reach = looked = 0
-        for sequence in self._in_order():
-            if sequence.caches is None and not self._restore(sequence, [s for s, _ in picked]):
-                continue
-            looked += 1
-            todo = sequence.marks[0] - sequence.position
-            if not picked:
-                reach = min(todo, tokens)
-            elif sequence.position != picked[0][0].position or not self._shares_a_pass(todo, reach):
-                continue
-            picked.append((sequence, sequence.position + min(todo, reach)))
-            full = reach * (len(picked) + 1) > max(tokens, reach)
-            if full or looked >= _MOST_IN_A_PASS or self._prefix is None:
-                break
-        # Whoever began to wait for one of these has put a mark before its stop.
-        return [(s, min(stop, s.marks[0])) for s, stop in picked if not s.done]
-
-    @staticmethod
-    def _shares_a_pass(todo: int, reach: int) -> bool:
-        return todo > 0 and 2 * todo >= reach
-
-    def _in_order(self) -> Iterator[SequenceState]:
-        """Sequences in prefill or newly admitted, the fairest choice first."""
-        order = sorted(
-            self._waiting,
-            key=lambda s: self._fairness.key(s.call.request.priority, s.call.user, s.arrival),
-        )
-        blocked = False
-        for sequence in order:
-            # Making room for one may have ended another.
-            if sequence.done:
-                continue
-            if sequence in self._running or (not blocked and self._admit(sequence)):
-                yield sequence
-            else:
-                # Nobody overtakes one that waits for room, or a large one would wait for ever.
-                blocked = True
-
-    def _admit(self, sequence: SequenceState) -> bool:
-        used = sum(s.kv_bytes for s in self._running)
-        budget = int(self._config.kv_cache_gb * _GIB)
-        running, most = len(self._running), self._config.max_running
-        decision = admission(sequence.kv_bytes, used, budget, running, most)
-        while decision.action == "wait" and self._preempt(sequence.call.request.priority):
-            used = sum(s.kv_bytes for s in self._running)
-            running = len(self._running)
-            decision = admission(sequence.kv_bytes, used, budget, running, most)
-        if decision.action != "admit":
-            return False
-        self._running.add(sequence)
-        return True
+    def _fail_one(self, sequence: SequenceState, error: Exception) -> None:
+        self.fail(sequence.call, _as_engine_error(error))
 
     def _preempt(self, priority: Priority) -> bool:
         """For an emergency, send the latest batch-priority sequence back to the queue."""
@@ -285,7 +186,7 @@ class EngineLoop:
             return False
         candidates = [
             s
-            for s in self._running
+            for s in self._prompts.running
             if s.call.request.priority is Priority.BATCH and isinstance(s.batch, DecodeBatch)
         ]
         if not candidates:
@@ -297,109 +198,9 @@ class EngineLoop:
         self._remember(sequence)
         sequence.batch.leave(sequence)
         sequence.batch = None
-        sequence.tokens = sequence.history()
-        self._running.discard(sequence)
-        self._waiting.append(sequence)
-        self._counts["preempted"] += 1
+        self._prompts.queue_again(sequence)
+        self._preemptions += 1
         return True
-
-    def _restore(self, sequence: SequenceState, ahead: Sequence[SequenceState]) -> bool:
-        """Give a sequence its caches, filled from the prefix cache as far as that reaches.
-
-        False when it had better wait for one of `ahead`, or of those in prefill, to leave more there.
-        """
-        last = len(sequence.tokens) - 1
-        known = sequence.tokens[:last]
-        resumable = shared = 0
-        if self._prefix is not None and self._model.kv is not None:
-            resumable, shared = self._prefix.match(known)
-            if self._waits_for_prefix(sequence, resumable, ahead):
-                return False
-            sequence.caches = [PromptKV(window, last) for window in self._model.kv.windows]
-            if resumable:
-                self._prefix.restore(known, resumable, sequence.caches)
-        else:
-            sequence.caches = make_caches(self._model.network)
-        sequence.position = resumable
-        self._counts["cached"] += resumable
-        if sequence.cached_tokens is None:
-            sequence.cached_tokens = resumable
-        least = resumable + _WORTH_KEEPING
-        marks = {mark for mark in (sequence.call.boundary, shared) if least <= mark < last}
-        sequence.marks = sorted({*marks, last})
-        return True
-
-    def _waits_for_prefix(
-        self, sequence: SequenceState, resumable: int, ahead: Sequence[SequenceState]
-    ) -> bool:
-        known, urgency = sequence.tokens[:-1], sequence.call.request.priority
-        for other in {*ahead, *(s for s in self._waiting if s.caches is not None)}:
-            # Waiting for somebody less urgent would make this one as slow.
-            if other.call.request.priority > urgency:
-                continue
-            shared = min(common_prefix(known, other.tokens), len(other.tokens) - 1)
-            if shared >= max(resumable, other.position) + _WORTH_KEEPING:
-                if shared not in other.marks:
-                    other.marks = sorted({*other.marks, shared})
-                return True
-        return False
-
-    def _advance_prompts(self, picked: Sequence[tuple[SequenceState, int]]) -> None:
-        """Prefill each picked sequence up to its stop; those that are through join a decode batch."""
-        lengths = [stop - sequence.position for sequence, stop in picked]
-        if max(lengths):
-            started = time.perf_counter()
-            if len(picked) == 1:
-                sequence, stop = picked[0]
-                self._compute(sequence.tokens[sequence.position : stop][None], sequence.caches)
-            else:
-                self._compute_stacked(picked, lengths)
-            self._pace.observe(max(lengths) * len(picked), time.perf_counter() - started)
-        for (sequence, stop), length in zip(picked, lengths, strict=True):
-            sequence.position = stop
-            self._counts["prefilled"] += length
-            self._fairness.charge(sequence.call.user, length)
-            if stop == sequence.marks[0]:
-                sequence.marks.pop(0)
-                self._keep_prefix(sequence, stop)
-                if not sequence.marks:
-                    self._join(sequence)
-
-    def _compute_stacked(
-        self, picked: Sequence[tuple[SequenceState, int]], lengths: Sequence[int]
-    ) -> None:
-        tokens = np.zeros((len(picked), max(lengths)), np.int32)
-        for row, (sequence, stop), length in zip(tokens, picked, lengths, strict=True):
-            row[:length] = sequence.tokens[sequence.position : stop]
-        angles: Angles = {}
-        layers = zip(*(sequence.caches for sequence, _ in picked), strict=True)
-        stacked = [StackedKV(rows, lengths, angles) for rows in layers]
-        self._model.network(mx.array(tokens), cache=stacked)
-        mx.eval([cache.arrays() for sequence, _ in picked for cache in sequence.caches])
-
-    def _compute(self, tokens: NDArray[np.int32], caches: Any) -> None:
-        """Run the network for the key-values of `tokens` [1, n] alone; no logits are computed."""
-        if self._prefix is not None:
-            angles: Angles = {}
-            for cache in caches:
-                cache.angles = angles
-        self._model.network(mx.array(tokens), cache=caches)
-        plain = self._prefix is not None
-        mx.eval([cache.arrays() if plain else cache.state for cache in caches])
-
-    def _keep_prefix(self, sequence: SequenceState, mark: int) -> None:
-        if self._prefix is not None and mark >= _WORTH_KEEPING:
-            caches = sequence.caches
-            self._prefix.insert(
-                sequence.tokens[:mark],
-                lambda layer, start, stop: caches[layer].tokens(start, stop),
-            )
-
-    def _join(self, sequence: SequenceState) -> None:
-        self._waiting.remove(sequence)
-        token, caches = int(sequence.tokens[-1]), sequence.caches
-        sequence.caches = None
-        self._place(sequence, token, caches)
 
     def _place(self, sequence: SequenceState, token: int, caches: Any) -> None:
         model = self._model

@@ -71,6 +71,10 @@ class PrefixCache:
         self._root = Edge(np.empty(0, np.int32), 0, None)
         self._tick = 0
 
+    def can_keep(self, tokens: int) -> bool:
+        """Whether a sequence of `tokens` tokens has room here at all."""
+        return self.shape.bytes_for(tokens) <= self.capacity_bytes
+
     def match(self, tokens: Tokens) -> tuple[int, int]:
         """(resumable, shared): up to where a sequence can resume, and how much of it is known at all."""
         edge, shared = self._walk(tokens)
@@ -86,7 +90,7 @@ class PrefixCache:
 
     def insert(self, tokens: Tokens, source: Source) -> None:
         """Remember `tokens` whole; `source` reads key-values of any range (windowed: the last ones)."""
-        if len(tokens) == 0 or self.shape.bytes_for(len(tokens)) > self.capacity_bytes:
+        if len(tokens) == 0 or not self.can_keep(len(tokens)):
             return
         edge, shared = self._walk(tokens)
         if shared < edge.stop:

@@ -30,6 +30,7 @@ class ChatTokenizer:
         self.grammar_tokenizer = llguidance.hf.from_tokenizer(
             tokenizer, eos_token=sorted(self.stop_tokens)
         )
+        self._control = self._control_tokens()
         # Not llguidance's notion of special, which takes in every added token written <so>.
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         table = self.grammar_tokenizer
@@ -43,6 +44,12 @@ class ChatTokenizer:
         Raises InvalidRequest when the model's chat template does not take these messages.
         """
         messages = [dict(m, role="system") if m["role"] == "developer" else m for m in messages]
+        for i, message in enumerate(messages):
+            if any(token in message["content"] for token in self._control):
+                raise InvalidRequest(
+                    "The message holds one of the model's control tokens, which could forge a turn.",
+                    param=f"messages[{i}].content",
+                )
         with self._lock:
             return self._encode(messages), self._system_boundary(messages)
 
@@ -68,6 +75,16 @@ class ChatTokenizer:
                 param="messages",
             ) from error
         return np.array(self._tokenizer.encode(text, add_special_tokens=False), np.int32)
+
+    def _control_tokens(self) -> frozenset[str]:
+        """The special tokens that begin and end turns, as text."""
+        try:
+            prompt = self._encode([{"role": "user", "content": ""}]).tolist()
+        except InvalidRequest:
+            prompt = []
+        added = self._tokenizer.added_tokens_decoder
+        used = {i for i in (*prompt, *self.stop_tokens) if i in added and added[i].special}
+        return frozenset(added[i].content for i in used)
 
     def _system_boundary(self, messages: Sequence[Mapping[str, Any]]) -> int:
         """Where two prompts with this system message and different questions begin to differ."""

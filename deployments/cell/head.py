@@ -22,8 +22,8 @@ OBJECT_STORE_BYTES = 256 * 2**20
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 # Longer than HAProxy takes to see that a replica drains: two checks, one second apart.
 DRAIN_S = 4
-# HAProxy asks each port which application answers, so a port may come back to life soon.
-PORT_QUARANTINE_S = 10
+# Longer than a closed connection's TIME_WAIT: Serve gives up for good on a port it cannot bind.
+PORT_QUARANTINE_S = 75
 
 
 def ray_dir(home: Home) -> Path:

@@ -138,8 +138,8 @@ class Driver:
         stats = self.loop.stats()
         assert (stats.running, stats.waiting, stats.batches) == (0, 0, 0), stats
         assert stats.kv_promised_bytes == 0
-        assert self.loop._fairness.active == {}
-        assert self.loop._fairness.served == {}
+        assert self.loop._prompts.fairness.active == {}
+        assert self.loop._prompts.fairness.served == {}
         assert not self.loop._touched
         for answer in self.answers:
             for sequence in answer.call.sequences:

@@ -27,8 +27,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.demo.language", description=__doc__)
     parser.add_argument("--minutes", type=float, default=40, help="how long to train")
     parser.add_argument("--out", type=Path, default=_WEIGHTS, help="the folder of the weights")
-    parser.add_argument("--work", type=Path, default=Path("build/demo-language"),
-                        help="where the tokenizer and checkpoints are kept")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/demo-language"),
+        help="where the tokenizer and checkpoints are kept",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -61,9 +65,7 @@ def _train(options: argparse.Namespace) -> None:
         options.resume,
         lambda weights: export(options.out, weights, tokenizer, shape),
     )
-    run = {
-        "minutes": progress.seconds / 60, "steps": progress.step, "tokens": progress.tokens
-    }
+    run = {"minutes": progress.seconds / 60, "steps": progress.step, "tokens": progress.tokens}
     (options.work / "run.json").write_text(json.dumps(run), encoding="utf-8")
 
 

@@ -115,7 +115,9 @@ def _bound(text: str) -> float | None:
 
 
 def _analyte(line: str) -> Analyte:
-    id_, pt, en, units, decimals, ranges, span, low, high = (part.strip() for part in line.split(";"))
+    id_, pt, en, units, decimals, ranges, span, low, high = (
+        part.strip() for part in line.split(";")
+    )
     pt_unit, _, en_unit = units.partition("|")
     pt_unit = "" if pt_unit == "-" else pt_unit
     terms: dict[tuple[Language, str], str] = {}

@@ -49,7 +49,8 @@ def evaluate(folder: Path) -> Evaluation:
         if not result.passed:
             failures.append((item, answer, result.reason))
     return Evaluation(
-        scores(items, answers), scores(items, [nearest.answer(item) for item in items]),
+        scores(items, answers),
+        scores(items, [nearest.answer(item) for item in items]),
         tuple(failures),
     )
 
@@ -99,9 +100,7 @@ def _of_one_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             yield rows[at : at + _ROWS]
 
 
-def _greedy(
-    model: Any, prompts: list[list[int]], limit: int, ends: set[int]
-) -> list[list[int]]:
+def _greedy(model: Any, prompts: list[list[int]], limit: int, ends: set[int]) -> list[list[int]]:
     import mlx.core as mx
 
     cache = model.make_cache()

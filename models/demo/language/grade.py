@@ -103,5 +103,8 @@ def _ngrams(item: Item) -> list[str]:
     text = without_accents(" ".join([*turns, turns[-1]]).casefold())
     padded = [f" {word} " for word in text.split()]
     return [
-        word[at : at + n] for word in padded for n in (2, 3, 4, 5) for at in range(len(word) - n + 1)
+        word[at : at + n]
+        for word in padded
+        for n in (2, 3, 4, 5)
+        for at in range(len(word) - n + 1)
     ]

@@ -58,11 +58,15 @@ def class_item(rng: random.Random, language: Language, split: Split) -> Item:
     drug = rng.choice(DRUGS)
     posed = pose(rng, "class_of", language, split, {"x": drug.names[language]})
     return Item(
-        "drugs", "class_of", language,
+        "drugs",
+        "class_of",
+        language,
         chat(rng, language, politely(rng, language, posed.text)),
         f"{capital(_belonging(drug, language))}.",
         ((drug.names[language],), (CLASS_NAMES[drug.class_id][language],)),
-        _other_classes(language, {drug.class_id}), posed.template, drug.id,
+        _other_classes(language, {drug.class_id}),
+        posed.template,
+        drug.id,
     )
 
 
@@ -75,11 +79,15 @@ def example_item(rng: random.Random, language: Language, split: Split) -> Item:
     names = tuple(drug.names[language] for drug in drugs)
     others = tuple(d.names[language] for d in DRUGS if d.class_id != class_id)
     return Item(
-        "drugs", "drug_of", language,
+        "drugs",
+        "drug_of",
+        language,
         chat(rng, language, politely(rng, language, posed.text)),
         f"{capital(_belonging(drugs[0], language))}.",
         (names, (CLASS_NAMES[class_id][language],)),
-        others + _other_classes(language, {class_id}), posed.template, class_id,
+        others + _other_classes(language, {class_id}),
+        posed.template,
+        class_id,
     )
 
 
@@ -115,8 +123,13 @@ def _pair(rng: random.Random, split: Split) -> tuple[Drug, Drug]:
 
 
 def _answered(
-    rng: random.Random, kind: str, language: Language, one: Drug, other: Drug,
-    turns: tuple[str, ...], template: str,
+    rng: random.Random,
+    kind: str,
+    language: Language,
+    one: Drug,
+    other: Drug,
+    turns: tuple[str, ...],
+    template: str,
 ) -> Item:
     effect_id = INTERACTIONS.get(frozenset((one.id, other.id)))
     verdict = _VERDICTS[language][effect_id is not None]
@@ -131,7 +144,9 @@ def _answered(
         answer = f"{classes} {verdict}: {_SAFE_ADVICE[language]}."
     else:
         effect = EFFECTS[effect_id]
-        answer = f"{classes} {verdict}: {effect.says[language]}. {capital(effect.advice[language])}."
+        answer = (
+            f"{classes} {verdict}: {effect.says[language]}. {capital(effect.advice[language])}."
+        )
         required += [(effect.says[language],), (effect.advice[language],)]
         forbidden += [
             another.says[language]
@@ -139,8 +154,15 @@ def _answered(
             if another.says[language] not in effect.says[language]
         ]
     return Item(
-        "drugs", kind, language, chat(rng, language, *turns), answer,
-        tuple(required), tuple(forbidden), template, "+".join(sorted((one.id, other.id))),
+        "drugs",
+        kind,
+        language,
+        chat(rng, language, *turns),
+        answer,
+        tuple(required),
+        tuple(forbidden),
+        template,
+        "+".join(sorted((one.id, other.id))),
     )
 
 

@@ -150,4 +150,6 @@ def _mask(length: int, window: int) -> Tensor:
     """0 where a token may look, itself and the `window` - 1 before it, else minus infinity."""
     place = torch.arange(length)
     distance = place[:, None] - place[None, :]
-    return torch.zeros(length, length).masked_fill((distance < 0) | (distance >= window), -torch.inf)
+    return torch.zeros(length, length).masked_fill(
+        (distance < 0) | (distance >= window), -torch.inf
+    )

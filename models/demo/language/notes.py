@@ -16,22 +16,34 @@ _FLAGS: dict[Language, dict[str, str]] = {
 }
 _LABELS: dict[Language, dict[str, tuple[str, str]]] = {
     "pt": {
-        "bp": ("PA", " mmHg"), "hr": ("FC", " bpm"), "rr": ("FR", "/min"),
-        "temp": ("temp", " °C"), "spo2": ("SpO2", "%"),
+        "bp": ("PA", " mmHg"),
+        "hr": ("FC", " bpm"),
+        "rr": ("FR", "/min"),
+        "temp": ("temp", " °C"),
+        "spo2": ("SpO2", "%"),
     },
     "en": {
-        "bp": ("BP", " mmHg"), "hr": ("HR", " bpm"), "rr": ("RR", "/min"),
-        "temp": ("temp", " °C"), "spo2": ("SpO2", "%"),
+        "bp": ("BP", " mmHg"),
+        "hr": ("HR", " bpm"),
+        "rr": ("RR", "/min"),
+        "temp": ("temp", " °C"),
+        "spo2": ("SpO2", "%"),
     },
 }
 _SPOKEN: dict[Language, dict[str, str]] = {
     "pt": {
-        "bp": "pressão arterial", "hr": "frequência cardíaca", "rr": "frequência respiratória",
-        "temp": "temperatura", "spo2": "saturação",
+        "bp": "pressão arterial",
+        "hr": "frequência cardíaca",
+        "rr": "frequência respiratória",
+        "temp": "temperatura",
+        "spo2": "saturação",
     },
     "en": {
-        "bp": "blood pressure", "hr": "heart rate", "rr": "respiratory rate",
-        "temp": "temperature", "spo2": "saturation",
+        "bp": "blood pressure",
+        "hr": "heart rate",
+        "rr": "respiratory rate",
+        "temp": "temperature",
+        "spo2": "saturation",
     },
 }
 _TIMES: dict[Language, tuple[str, ...]] = {
@@ -57,10 +69,16 @@ def note_item(rng: random.Random, language: Language, split: Split) -> Item:
     visit = _visit(rng, language, split)
     text, template, dictated = _dictation(rng, visit, language, split)
     return Item(
-        "notes", "note", language, chat(rng, language, politely(rng, language, text)),
-        _note(visit, dictated, language), _required(visit, dictated, language),
+        "notes",
+        "note",
+        language,
+        chat(rng, language, politely(rng, language, text)),
+        _note(visit, dictated, language),
+        _required(visit, dictated, language),
         tuple(f"O: {_LABELS[language][name][0]}" for name in VITALS if name not in dictated),
-        template, visit.key, max_tokens=192,
+        template,
+        visit.key,
+        max_tokens=192,
     )
 
 
@@ -79,9 +97,15 @@ def then_vital_item(rng: random.Random, language: Language, split: Split) -> Ite
     said = f"{visit.vitals[vital]}{_LABELS[language][vital][1]} ({_FLAGS[language][visit.flags[vital]]})"
     answer = f"A {spoken} era {said}." if language == "pt" else f"The {spoken} was {said}."
     return Item(
-        "notes", "then_vital", language, chat(rng, language, *turns), answer,
-        ((f"{spoken} {'era' if language == 'pt' else 'was'} {said}",),), (),
-        f"{language}:then_vital:{pattern}", visit.key,
+        "notes",
+        "then_vital",
+        language,
+        chat(rng, language, *turns),
+        answer,
+        ((f"{spoken} {'era' if language == 'pt' else 'was'} {said}",),),
+        (),
+        f"{language}:then_vital:{pattern}",
+        visit.key,
     )
 
 

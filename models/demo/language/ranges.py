@@ -18,12 +18,18 @@ _PLACES: dict[Language, dict[str, str]] = {
 }
 _POPULATIONS: dict[Language, dict[str, str]] = {
     "pt": {
-        "adult": "em adultos", "man": "em homens", "woman": "em mulheres",
-        "newborn": "em recém-nascidos", "pregnant": "na gestação",
+        "adult": "em adultos",
+        "man": "em homens",
+        "woman": "em mulheres",
+        "newborn": "em recém-nascidos",
+        "pregnant": "na gestação",
     },
     "en": {
-        "adult": "in adults", "man": "in men", "woman": "in women",
-        "newborn": "in newborns", "pregnant": "in pregnancy",
+        "adult": "in adults",
+        "man": "in men",
+        "woman": "in women",
+        "newborn": "in newborns",
+        "pregnant": "in pregnancy",
     },
 }
 _ASKED: dict[Language, dict[str, tuple[str, ...]]] = {
@@ -52,11 +58,15 @@ def range_item(rng: random.Random, language: Language, split: Split) -> Item:
     posed = pose(rng, "range", language, split, slots)
     stated = limits(analyte, population, language)
     return Item(
-        "ranges", "range", language,
+        "ranges",
+        "range",
+        language,
         chat(rng, language, politely(rng, language, posed.text)),
         _statement(analyte, population, language),
-        ((analyte.names[language][0],), (stated,), (_POPULATIONS[language][population],)), (),
-        posed.template, f"{analyte.id}:{population}",
+        ((analyte.names[language][0],), (stated,), (_POPULATIONS[language][population],)),
+        (),
+        posed.template,
+        f"{analyte.id}:{population}",
     )
 
 
@@ -83,9 +93,7 @@ def then_verdict_item(rng: random.Random, language: Language, split: Split) -> I
     slots = {"v": _amount(rng, analyte, value, language)}
     posed = pose(rng, "then_verdict", language, split, slots)
     turns = (first.question, first.answer, politely(rng, language, posed.text))
-    return _judged(
-        rng, "then_verdict", language, analyte, population, value, turns, posed.template
-    )
+    return _judged(rng, "then_verdict", language, analyte, population, value, turns, posed.template)
 
 
 def limits(analyte: Analyte, population: str, language: Language) -> str:
@@ -109,8 +117,14 @@ def _statement(analyte: Analyte, population: str, language: Language) -> str:
 
 
 def _judged(
-    rng: random.Random, kind: str, language: Language, analyte: Analyte, population: str,
-    value: float, turns: tuple[str, ...], template: str,
+    rng: random.Random,
+    kind: str,
+    language: Language,
+    analyte: Analyte,
+    population: str,
+    value: float,
+    turns: tuple[str, ...],
+    template: str,
 ) -> Item:
     verdict = analyte.ranges[population].verdict(value)
     word, place = VERDICTS[language][verdict], _PLACES[language][verdict]
@@ -122,17 +136,30 @@ def _judged(
     others = [VERDICTS[language][other] for other in VERDICTS[language] if other != verdict]
     others += [_PLACES[language][other] for other in _PLACES[language] if other != verdict]
     return Item(
-        "ranges", kind, language, chat(rng, language, *turns), answer,
+        "ranges",
+        kind,
+        language,
+        chat(rng, language, *turns),
+        answer,
         (
-            (analyte.names[language][0],), (limits(analyte, population, language),),
-            (amount,), (place,), (word,),
+            (analyte.names[language][0],),
+            (limits(analyte, population, language),),
+            (amount,),
+            (place,),
+            (word,),
         ),
-        tuple(others), template, f"{analyte.id}:{population}:{value:.{analyte.decimals}f}",
+        tuple(others),
+        template,
+        f"{analyte.id}:{population}:{value:.{analyte.decimals}f}",
     )
 
 
 def _pose_verdict(
-    rng: random.Random, language: Language, split: Split, analyte: Analyte, population: str,
+    rng: random.Random,
+    language: Language,
+    split: Split,
+    analyte: Analyte,
+    population: str,
     value: float,
 ) -> tuple[str, str]:
     slots = {

@@ -15,17 +15,41 @@ WORDINGS: dict[Language, Wordings] = {"pt": PORTUGUESE, "en": ENGLISH}
 
 _OPENINGS: dict[Language, tuple[str, ...]] = {
     "en": (
-        "Hello.", "Hi,", "Good morning.", "Good evening.", "Please:", "Quick question:", "Doctor,",
-        "A doubt:", "Hello, please help me.", "Question from the ward:", "One more thing:",
+        "Hello.",
+        "Hi,",
+        "Good morning.",
+        "Good evening.",
+        "Please:",
+        "Quick question:",
+        "Doctor,",
+        "A doubt:",
+        "Hello, please help me.",
+        "Question from the ward:",
+        "One more thing:",
     ),
     "pt": (
-        "Olá.", "Oi,", "Bom dia.", "Boa noite.", "Por favor:", "Pergunta rápida:", "Doutor,",
-        "Uma dúvida:", "Olá, me ajude por favor.", "Pergunta da enfermaria:", "Mais uma coisa:",
+        "Olá.",
+        "Oi,",
+        "Bom dia.",
+        "Boa noite.",
+        "Por favor:",
+        "Pergunta rápida:",
+        "Doutor,",
+        "Uma dúvida:",
+        "Olá, me ajude por favor.",
+        "Pergunta da enfermaria:",
+        "Mais uma coisa:",
     ),
 }
 _CLOSINGS: dict[Language, tuple[str, ...]] = {
     "en": ("Thanks.", "Thank you!", "Please answer briefly.", "I am a nurse.", "I am a student."),
-    "pt": ("Obrigado.", "Obrigada!", "Responda em poucas palavras.", "Sou enfermeira.", "Sou aluno."),
+    "pt": (
+        "Obrigado.",
+        "Obrigada!",
+        "Responda em poucas palavras.",
+        "Sou enfermeira.",
+        "Sou aluno.",
+    ),
 }
 _SYSTEM: dict[Language, tuple[str, ...]] = {
     "en": (

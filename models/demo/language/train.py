@@ -124,7 +124,9 @@ def _begin(plan: Plan, shape: Shape) -> Progress:
         weights,
         [
             torch.optim.Muon(
-                matrices, lr=plan.matrix_lr, weight_decay=plan.weight_decay,
+                matrices,
+                lr=plan.matrix_lr,
+                weight_decay=plan.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
             torch.optim.AdamW(others, lr=plan.vector_lr, betas=(0.9, 0.98), weight_decay=0.0),
@@ -169,9 +171,7 @@ def _loss(weights: Weights, batch: Batch, shape: Shape) -> Tensor:
 def _set_rates(progress: Progress, plan: Plan) -> None:
     done = min(1.0, progress.seconds / (plan.minutes * 60))
     share = min(1.0, (progress.step + 1) / _WARMUP_STEPS) * max(0.01, 1.0 - done)
-    for optimizer, peak in zip(
-        progress.optimizers, (plan.matrix_lr, plan.vector_lr), strict=True
-    ):
+    for optimizer, peak in zip(progress.optimizers, (plan.matrix_lr, plan.vector_lr), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = peak * share
 

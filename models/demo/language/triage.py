@@ -32,11 +32,15 @@ def triage_item(rng: random.Random, language: Language, split: Split) -> Item:
     worst = most_pressing(findings)
     reasons = tuple(_reason(f, language) for f in findings if f.level == worst.level)
     return Item(
-        "triage", "triage", language,
+        "triage",
+        "triage",
+        language,
         chat(rng, language, politely(rng, language, posed.text)),
         _answer(worst, language),
         ((LEVEL_NAMES[language][worst.level],), reasons, (ACTIONS[language][worst.level],)),
-        _forbidden(worst.level, language), posed.template, _key(findings),
+        _forbidden(worst.level, language),
+        posed.template,
+        _key(findings),
     )
 
 
@@ -48,8 +52,15 @@ def then_action_item(rng: random.Random, language: Language, split: Split) -> It
     turns = (first.question, first.answer, politely(rng, language, posed.text))
     name, action = LEVEL_NAMES[language][level], ACTIONS[language][level]
     return Item(
-        "triage", "then_action", language, chat(rng, language, *turns), f"{name}. {action}",
-        ((name,), (action,)), _forbidden(level, language), posed.template, first.key,
+        "triage",
+        "then_action",
+        language,
+        chat(rng, language, *turns),
+        f"{name}. {action}",
+        ((name,), (action,)),
+        _forbidden(level, language),
+        posed.template,
+        first.key,
     )
 
 

@@ -82,11 +82,20 @@ def test_the_grader_accepts_every_reference_answer() -> None:
 
 
 _OPPOSITES = (
-    ("above", "below"), ("acima", "abaixo"), ("within", "above"), ("dentro", "acima"),
+    ("above", "below"),
+    ("acima", "abaixo"),
+    ("within", "above"),
+    ("dentro", "acima"),
     ("Yes, they interact", "No clinically important interaction is known"),
     ("Sim, interagem", "Não se conhece interação clinicamente importante"),
-    ("Emergency", "Urgent"), ("Emergência", "Urgente"), ("Urgent", "Routine"), ("Rotina", "Urgente"),
-    ("high", "low"), ("alto", "baixo"), ("alta", "baixa"), ("normal)", "high)"),
+    ("Emergency", "Urgent"),
+    ("Emergência", "Urgente"),
+    ("Urgent", "Routine"),
+    ("Rotina", "Urgente"),
+    ("high", "low"),
+    ("alto", "baixo"),
+    ("alta", "baixa"),
+    ("normal)", "high)"),
 )
 
 
@@ -119,7 +128,9 @@ def test_the_grader_rejects_empty_and_evasive_answers(answer: str) -> None:
 def test_the_grader_says_why() -> None:
     item = next(item for item in HELD_OUT if item.kind == "class_of")
     assert grade(item, "").reason.startswith("missing: ")
-    assert grade(item, item.answer + f" {item.forbidden[0]}").reason == f"wrong: {item.forbidden[0]}"
+    assert (
+        grade(item, item.answer + f" {item.forbidden[0]}").reason == f"wrong: {item.forbidden[0]}"
+    )
 
 
 def test_the_look_up_finds_what_was_trained() -> None:
@@ -163,7 +174,9 @@ def test_the_parameters_in_the_file_are_those_of_the_config(loaded: tuple[Any, A
     from mlx.utils import tree_flatten
 
     config = json.loads((WEIGHTS / "config.json").read_text(encoding="utf-8"))
-    assert sum(value.size for _, value in tree_flatten(loaded[0].parameters())) == parameters(config)
+    assert sum(value.size for _, value in tree_flatten(loaded[0].parameters())) == parameters(
+        config
+    )
 
 
 def test_the_chat_template_renders_as_gemmas(loaded: tuple[Any, Any]) -> None:
@@ -193,15 +206,20 @@ def test_the_tokenizer_gives_back_what_it_was_given(loaded: tuple[Any, Any], tex
 
 def test_digits_are_tokens_of_their_own(loaded: tuple[Any, Any]) -> None:
     assert len(loaded[1].encode("128")) == len(loaded[1].encode("1")) + 2
-    assert not [token for token in loaded[1].get_vocab() if re.search(r"\d.|.\d", token)
-                and not token.startswith("<")]
+    assert not [
+        token
+        for token in loaded[1].get_vocab()
+        if re.search(r"\d.|.\d", token) and not token.startswith("<")
+    ]
 
 
 def test_the_model_answers_held_out_questions(loaded: tuple[Any, Any]) -> None:
     from models.demo.language.evaluate import greedy_answers
 
     asked = HELD_OUT[::64]
-    passed = [grade(i, a).passed for i, a in zip(asked, greedy_answers(WEIGHTS, asked), strict=True)]
+    passed = [
+        grade(i, a).passed for i, a in zip(asked, greedy_answers(WEIGHTS, asked), strict=True)
+    ]
     assert sum(passed) >= 0.5 * len(asked)
 
 
@@ -212,8 +230,11 @@ def test_batched_greedy_answers_are_those_of_mlx_lm(loaded: tuple[Any, Any]) -> 
 
     asked = [replace(item, max_tokens=24) for item in HELD_OUT[5::300]]
     alone = [
-        generate(*loaded, loaded[1].apply_chat_template(list(i.messages), add_generation_prompt=True),
-                 max_tokens=24)
+        generate(
+            *loaded,
+            loaded[1].apply_chat_template(list(i.messages), add_generation_prompt=True),
+            max_tokens=24,
+        )
         for i in asked
     ]
     assert greedy_answers(WEIGHTS, asked) == alone
