@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,9 +40,13 @@ def preload(threads: int | None = None) -> str | None:
     name, or None where MLX needs none (macOS) or no wheel serves this platform.
     Raises RuntimeError when MLX is already loaded without it, or no C compiler works.
     """
+    name = _preload(threads) if sys.platform == "linux" else None
+    _import_mlx_lm()
+    return name
+
+
+def _preload(threads: int | None) -> str | None:
     global _loaded
-    if sys.platform != "linux":
-        return None
     if _loaded is None:
         if "mlx.core" in sys.modules:
             raise RuntimeError("models.blas.preload() must run before the first import of mlx.core")
@@ -51,6 +57,19 @@ def preload(threads: int | None = None) -> str | None:
     if threads is not None:
         _loaded.scipy_openblas_set_num_threads(ctypes.c_int(threads))
     return os.path.basename(_loaded._name)
+
+
+def _import_mlx_lm() -> None:
+    """Import mlx-lm without its side effect: it lowers the process's limit of open files, and only
+    root could raise that again."""
+    if "mlx_lm" in sys.modules:
+        return
+    setrlimit = resource.setrlimit
+    resource.setrlimit = lambda *_: None
+    try:
+        importlib.import_module("mlx_lm")
+    finally:
+        resource.setrlimit = setrlimit
 
 
 def _wheel_file(distribution: str, stem: str) -> Path | None:

@@ -6,11 +6,12 @@ import csv
 import http
 import json
 import platform
+import resource
 import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -20,6 +21,8 @@ _CHECK_TIMEOUT_S = 20
 _SOCKET_TIMEOUT_S = 2.0
 # The API ends a request at its own limit; HAProxy's is later, so that the API's answer is seen.
 _TIMEOUT_MARGIN_S = 30
+_MOST_CONNECTIONS = 4096
+_OTHER_FILES = 128  # listeners, checks, the admin socket, logs
 
 
 class HaproxyError(Exception):
@@ -71,6 +74,17 @@ REFUSALS = (
 )
 
 
+def connections_for(open_files: int) -> int:
+    """The clients that HAProxy can serve with `open_files` files: each takes two sockets."""
+    return max(16, min(_MOST_CONNECTIONS, (open_files - _OTHER_FILES) // 2))
+
+
+def open_files() -> int:
+    """The most files that a process started from here may open."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 2**20 if hard == resource.RLIM_INFINITY else hard
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """What the configuration depends on."""
@@ -80,7 +94,7 @@ class Edge:
     application: str
     request_timeout_s: float
     threads: int = 1
-    max_connections: int = 4096
+    max_connections: int = field(default_factory=lambda: connections_for(open_files()))
 
 
 @dataclass(frozen=True, slots=True)

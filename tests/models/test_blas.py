@@ -109,3 +109,11 @@ def test_the_shim_is_built_from_nothing_and_a_compiler_that_fails_is_named(tmp_p
     with pytest.raises(RuntimeError, match="could not be compiled"):
         blas.build_shim(tmp_path / "no-such.so", cache=tmp_path)
     assert [file.name for file in built.parent.iterdir()] == [built.name]
+
+
+def test_loading_mlx_lm_leaves_the_limit_of_open_files_alone() -> None:
+    code = (
+        "import resource; from models import blas; limit = resource.getrlimit(7); "
+        "blas.preload(1); import mlx_lm.utils; assert resource.getrlimit(7) == limit, limit"
+    ).replace("7", "resource.RLIMIT_NOFILE")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT_ROOT, timeout=60)

@@ -261,3 +261,10 @@ def test_every_status_that_haproxy_answers_by_itself_has_a_whole_response() -> N
         assert head.startswith(f"HTTP/1.1 {refusal.status} ")
         assert f"content-length: {len(body.encode())}" in head
         assert json.loads(body)["error"]["code"] == refusal.code
+
+
+@pytest.mark.parametrize(
+    ("open_files", "connections"), [(1_048_576, 4096), (2048, 960), (256, 64), (64, 16)]
+)
+def test_connections_keep_to_the_limit_of_open_files(open_files: int, connections: int) -> None:
+    assert haproxy.connections_for(open_files) == connections
