@@ -25,7 +25,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.demo.language", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=40, help="how long to train")
+    parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--out", type=Path, default=_WEIGHTS, help="the folder of the weights")
     parser.add_argument(
         "--work",
