@@ -155,6 +155,143 @@ class Limits(Strict):
     )
 
 
+class Retention(Strict):
+    """How long what the law does not bind is kept. Records are kept for 20 years regardless."""
+
+    chats_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=90, description="Days that the sealed text of a patient's chats is kept; 0: none."
+    )
+    audio_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=7, description="Days that recorded speech is kept; 0: none."
+    )
+    face_templates_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=365, description="Days after its last use that a face template is kept."
+    )
+
+
+class SignIn(Strict):
+    """Sign-in, sessions and tokens."""
+
+    issuer: str | None = Field(
+        default=None,
+        description="URL in the tokens' `iss`; the cell's own address unless given.",
+    )
+    access_token_s: Annotated[int, Field(ge=30, le=3600)] = Field(
+        default=600, description="Seconds that an access token lasts."
+    )
+    session_idle_s: Annotated[int, Field(ge=60)] = Field(
+        default=3600, description="Seconds without a refresh after which a session ends."
+    )
+    session_absolute_s: Annotated[int, Field(ge=300)] = Field(
+        default=43200, description="Seconds after which a session ends whatever happens."
+    )
+    step_up_s: Annotated[int, Field(ge=30)] = Field(
+        default=300, description="Seconds that a fresh sign-in permits sensitive acts."
+    )
+    lockout_attempts: Annotated[int, Field(ge=2)] = Field(
+        default=5, description="Failed sign-ins of one account before it is locked for a while."
+    )
+    lockout_s: Annotated[int, Field(ge=1)] = Field(
+        default=900, description="Seconds that an account stays locked."
+    )
+    address_attempts_per_minute: Annotated[int, Field(ge=1)] = Field(
+        default=60, description="Sign-in attempts taken from one address in a minute."
+    )
+    relying_party_id: str = Field(
+        default="localhost", description="WebAuthn relying party: the host in the browser's bar."
+    )
+    relying_party_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins that passkeys are accepted from; the issuer unless given.",
+    )
+    openid_issuer: str | None = Field(
+        default=None,
+        description="A hospital's own OpenID Connect provider, whose tokens are taken instead.",
+    )
+    openid_audience: str | None = Field(
+        default=None, description="The audience that the provider's tokens must name."
+    )
+    openid_role_claim: str = Field(
+        default="roles", description="Claim of the provider's tokens that holds our role names."
+    )
+
+
+class RecordsArgs(Strict):
+    """Where records lie and by which rules. The applications `api` and `data` are given the same."""
+
+    dsn: str | None = Field(
+        default=None,
+        description="libpq connection string of the application's role (`medrec_app`); the cell's "
+        "own PostgreSQL unless given. Passwords belong in a `passfile`.",
+    )
+    owner_dsn: str | None = Field(
+        default=None, description="The same for the owner's role, which migrates; only with `dsn`."
+    )
+    pool_connections: Annotated[int, Field(ge=2, le=64)] = Field(
+        default=8, description="Database connections of one API replica."
+    )
+    deadline_s: Seconds = Field(
+        default=10.0, description="Longest time for one request on records; then 504."
+    )
+    organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")] = Field(
+        default="hospital", description="Id of the Organization that operators act for."
+    )
+    demo: bool = Field(
+        default=False,
+        description="Whether the first start makes demo users and secrets. Never with patients.",
+    )
+    audit: bool = Field(
+        default=True, description="Off only to measure what the audit costs, and only with `demo`."
+    )
+    secrets: str | None = Field(
+        default=None,
+        description="Folder of site key and signing key; the home's `secrets` unless given.",
+    )
+    blobs: str | None = Field(
+        default=None, description="Folder of the blobs; the home's `blobs` unless given."
+    )
+    max_upload_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=512, description="Largest blob in MB (2**20 bytes); over it: 413."
+    )
+    disk_reserve_gb: Amount = Field(
+        default=2.0, description="Free disk space in GB below which uploads are refused (507)."
+    )
+    identifier_systems: dict[Literal["cpf", "cns"], str] = Field(
+        default={
+            "cpf": "http://rnds.saude.gov.br/fhir/r4/NamingSystem/cpf",
+            "cns": "http://rnds.saude.gov.br/fhir/r4/NamingSystem/cns",
+        },
+        description="URIs whose identifiers are checked by digit as CPF or CNS.",
+    )
+    care_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=30, description="Days after an encounter's end that its staff still has access."
+    )
+    break_glass_s: Annotated[int, Field(ge=60, le=86400)] = Field(
+        default=3600, description="Seconds that a break-glass access lasts."
+    )
+    sign_in: SignIn = Field(default=SignIn(), description="Sign-in, sessions and tokens.")
+    retention: Retention = Field(default=Retention(), description="Limits of storage.")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> RecordsArgs:
+        if (self.dsn is None) != (self.owner_dsn is None):
+            raise ValueError("dsn and owner_dsn are given together or not at all")
+        if not self.audit and not self.demo:
+            raise ValueError("audit can be off only with demo")
+        return self
+
+
+class DataArgs(Strict):
+    """Arguments of the application `data`."""
+
+    custodian: Resources = Field(
+        default=Resources(memory_gb=0.4, cpu=0.05),
+        description="What the custodian draws from the `data` budget: retention, the chain's "
+        "continuous check, and what failed replicas left to be chained.",
+    )
+    records: RecordsArgs = Field(default=RecordsArgs(), description="As in `api`.")
+
+
 class ApiArgs(Strict):
     """Arguments of the application `api`."""
 
@@ -167,3 +304,4 @@ class ApiArgs(Strict):
         description="What one API replica draws from the `api` budget.",
     )
     limits: Limits = Field(default=Limits(), description="Limits of a request.")
+    records: RecordsArgs = Field(default=RecordsArgs(), description="Where the records lie.")

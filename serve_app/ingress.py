@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import ErrorAnswer, Header, report_unexpected
+from serve_app.errors import ErrorAnswer, Header, Surface, report_unexpected, surface_of
 from serve_app.trace import request_id_from
 
 # A caller could switch off Serve's time limit and its handling of disconnects by these.
@@ -16,6 +16,7 @@ _STRIPPED = frozenset(
     (b"x-request-id", b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
 )
 
+_JSON = (b"application/json", b"application/fhir+json", b"application/problem+json")
 _ANSWERS = {
     404: ("invalid_request_error", "not_found", "There is nothing at this path."),
     408: ("timeout_error", "deadline_exceeded", "The request's time limit passed."),
@@ -43,6 +44,7 @@ class ServeAnswers:
             await self.app(scope, receive, send)
             return
         request_id, _ = request_id_from(scope["headers"])
+        surface = surface_of(scope["path"])
         id_header = (b"x-request-id", request_id.encode("ascii"))
         kept = [header for header in scope["headers"] if _acceptable(header)]
         scope = {**scope, "headers": [*kept, id_header]}
@@ -58,7 +60,7 @@ class ServeAnswers:
                 status = message["status"]
                 if status >= 400 and not _is_json(headers):
                     replaced = True
-                    await _send_shaped(status, headers, id_header, send)
+                    await _send_shaped(surface, status, headers, id_header, send)
                     return
                 message = {**message, "headers": [*headers, id_header]}
             await send(message)
@@ -69,7 +71,7 @@ class ServeAnswers:
             # Serve's server would log the exception with its message, and answer in plain text.
             report_unexpected(error, request_id)
             if not started:
-                await _send_shaped(500, [], id_header, send)
+                await _send_shaped(surface, 500, [], id_header, send)
 
 
 def _acceptable(header: Header) -> bool:
@@ -79,19 +81,20 @@ def _acceptable(header: Header) -> bool:
 
 def _is_json(headers: list[Header]) -> bool:
     return any(
-        name.lower() == b"content-type" and value.startswith(b"application/json")
-        for name, value in headers
+        name.lower() == b"content-type" and value.startswith(_JSON) for name, value in headers
     )
 
 
-async def _send_shaped(status: int, headers: list[Header], id_header: Header, send: Send) -> None:
+async def _send_shaped(
+    surface: Surface, status: int, headers: list[Header], id_header: Header, send: Send
+) -> None:
     unknown = ("server_error", "internal_error", "The server failed at this request.")
     kind, code, message = _ANSWERS.get(status, unknown)
     status = 504 if status == 408 else status
     answer = ErrorAnswer(status, kind, code, message)
-    body = answer.body()
+    body = answer.body(surface)
     given = [h for h in headers if h[0].lower() == b"retry-after"]
-    own = [h for h in answer.response_headers() if not given or h[0] != b"retry-after"]
+    own = [h for h in answer.response_headers(surface) if not given or h[0] != b"retry-after"]
     length = (b"content-length", b"%d" % len(body))
     all_headers = [*own, *given, length, id_header]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})

@@ -15,8 +15,10 @@ from serve_app.errors import (
     ClientGone,
     ErrorAnswer,
     HeadersTooLarge,
+    Surface,
     answer_for,
     report_unexpected,
+    surface_of,
 )
 from serve_app.metrics import Meters
 from serve_app.trace import Trace, trace_of
@@ -28,16 +30,16 @@ MAX_HEADER_BYTES = 32 * 1024
 _access = logging.getLogger("medrec.access")
 
 
-async def send_error(answer: ErrorAnswer, send: Send) -> None:
-    """Send `answer` as a whole response."""
-    body = answer.body()
-    headers = [*answer.response_headers(), (b"content-length", b"%d" % len(body))]
+async def send_error(answer: ErrorAnswer, send: Send, surface: Surface) -> None:
+    """Send `answer` as a whole response, in the shape of `surface`."""
+    body = answer.body(surface)
+    headers = [*answer.response_headers(surface), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 class Errors:
-    """ASGI middleware: whatever is raised inside becomes an answer in OpenAI's error shape."""
+    """ASGI middleware: whatever is raised inside becomes an answer in the surface's error shape."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -66,7 +68,7 @@ class Errors:
             if started:
                 # The response cannot be completed; returning makes the server drop the connection.
                 return
-            await send_error(answer, send)
+            await send_error(answer, send, surface_of(scope["path"]))
 
 
 def _check_headers(scope: Scope) -> None:

@@ -18,7 +18,7 @@ from deployments.ai.client import LanguageService, ModelCard
 from models.errors import ModelNotFound
 from serve_app import openapi
 from serve_app.chat.handler import ChatHandler
-from serve_app.errors import NotReady, answer_for
+from serve_app.errors import NotReady, answer_for, surface_of
 from serve_app.exposition import Exposition
 from serve_app.metrics import Meters
 from serve_app.middleware import AccessLog, Errors
@@ -98,8 +98,9 @@ async def _routing_error(request: Request, error: Exception) -> Response:
     trace = trace_of(request.scope)
     answer = answer_for(error, trace.request_id)
     trace.code = answer.code
-    response = Response(answer.body(), answer.status)
-    response.raw_headers.extend(answer.response_headers())
+    surface = surface_of(request.url.path)
+    response = Response(answer.body(surface), answer.status)
+    response.raw_headers.extend(answer.response_headers(surface))
     return response
 
 
