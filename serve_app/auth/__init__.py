@@ -1,0 +1,1 @@
+"""Who asks: the guard before every route, and the routes of sign-in."""
