@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,20 @@ class Sealed:
     data: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """The keys of one reading of the file, ready for use; replaced as a whole."""
+
+    current: str
+    wrappers: Mapping[str, AESGCM]
+    index: bytes
+
+    @classmethod
+    def of(cls, loaded: keys.SiteKeys) -> _Ring:
+        wrappers = {name: AESGCM(key.secret) for name, key in loaded.keys.items()}
+        return cls(loaded.current, wrappers, loaded.index)
+
+
 class Sealer:
     """Seals and opens with the site keys of a secrets folder; follows rotations by itself."""
 
@@ -45,7 +60,7 @@ class Sealer:
         self._secrets = secrets
         self._stamp: tuple[int, int] | None = None
         self._looked_s = time.monotonic()
-        self._adopt(loaded)
+        self._ring = _Ring.of(loaded)
 
     @classmethod
     def load(cls, secrets: Path) -> Sealer:
@@ -59,7 +74,7 @@ class Sealer:
     def current(self) -> str:
         """The id of the site key that wraps now."""
         self._look()
-        return self._current
+        return self._ring.current
 
     def seal(self, plain: bytes, context: bytes) -> Sealed:
         """Encrypt `plain` under a fresh key. `context` says where it belongs: type, id, version."""
@@ -81,16 +96,17 @@ class Sealer:
     def wrap(self, data_key: bytes) -> tuple[str, bytes]:
         """The current site key's id, and the data key under it."""
         self._look()
-        name = self._current
+        ring = self._ring
         nonce = os.urandom(NONCE_BYTES)
-        return name, nonce + self._wrappers[name].encrypt(nonce, data_key, _WRAP + name.encode())
+        sealed = ring.wrappers[ring.current].encrypt(nonce, data_key, _WRAP + ring.current.encode())
+        return ring.current, nonce + sealed
 
     def unwrap(self, key_id: str, wrapped_key: bytes) -> bytes:
         """The data key; raises `SealBroken` on an unknown site key or changed bytes."""
-        wrapper = self._wrappers.get(key_id)
+        wrapper = self._ring.wrappers.get(key_id)
         if wrapper is None:
             self._reload()
-            wrapper = self._wrappers.get(key_id)
+            wrapper = self._ring.wrappers.get(key_id)
         if wrapper is None:
             raise SealBroken("A value is sealed under a site key that is not here.")
         nonce, data = wrapped_key[:NONCE_BYTES], wrapped_key[NONCE_BYTES:]
@@ -103,7 +119,7 @@ class Sealer:
         """A keyed one-way token of 128 bits (22 letters), equal for equal values of one purpose."""
         name = purpose.encode()
         message = _BLIND + len(name).to_bytes(4, "big") + name + value.encode()
-        token = hmac.digest(self._index, message, hashlib.sha256)[:_BLIND_BYTES]
+        token = hmac.digest(self._ring.index, message, hashlib.sha256)[:_BLIND_BYTES]
         return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
     def _look(self) -> None:
@@ -119,16 +135,10 @@ class Sealer:
         # A file that is away or half-restored must not stop what the keys in memory can do.
         stamp = _stamp(self._secrets)
         try:
-            self._adopt(keys.read(self._secrets))
+            self._ring = _Ring.of(keys.read(self._secrets))
         except SiteKeysError:
             return
         self._stamp = stamp
-
-    def _adopt(self, loaded: keys.SiteKeys) -> None:
-        # The table before the name, for a thread that is sealing meanwhile.
-        self._wrappers = {name: AESGCM(key.secret) for name, key in loaded.keys.items()}
-        self._current = loaded.current
-        self._index = loaded.index
 
 
 def _stamp(secrets: Path) -> tuple[int, int] | None:
