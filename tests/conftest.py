@@ -1,4 +1,4 @@
-"""What all tests share: Ray's settings, and one real cell for the tests that need it."""
+"""What all tests share: Ray's settings, a real PostgreSQL, and one real cell, where needed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from configs.reader import PROJECT_ROOT
 from deployments.cell import head, state
 from deployments.cell.ports import Ports
 from deployments.cell.processes import members
+from deployments.data import postgres as local_postgres
+from deployments.data.database import Database
+from deployments.data.migrate import migrate
+from deployments.data.postgres import APPLICATION, OWNER, LocalServer
 from models import blas
 
 # A token file in the home folder would otherwise switch authentication on in one process only.
@@ -156,3 +162,49 @@ def cell() -> Iterator[RunningCell]:
             yield running
         finally:
             running.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[LocalServer]:
+    """A PostgreSQL as a cell starts it, for the whole session; its database `medrec` is migrated."""
+    with tempfile.TemporaryDirectory(prefix="medrec-") as folder:
+        home = state.Home(Path(folder).resolve())
+        home.prepare()
+        server = local_postgres.local(home)
+        server.initialise()
+        process = server.start()
+        try:
+            server.wait_ready(process)
+            migrate(server.dsn(OWNER))
+            yield server
+        finally:
+            left = server.stop()
+            process.wait(10)
+            server.discard()
+        assert not left
+
+
+@pytest.fixture
+def dsns(postgres: LocalServer) -> Iterator[tuple[str, str]]:
+    """Connection strings of application and owner for a fresh database with every migration."""
+    name = f"t_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres.dsn(OWNER, "postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE medrec STRATEGY file_copy')
+        # A template's data are copied, its rights are not.
+        connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO {APPLICATION}')
+        try:
+            yield postgres.dsn(APPLICATION, name), postgres.dsn(OWNER, name)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def database(dsns: tuple[str, str]) -> AsyncIterator[Database]:
+    """An open `Database` on it, as the application's role."""
+    opened = Database(dsns[0], connections=4)
+    await opened.open()
+    try:
+        yield opened
+    finally:
+        await opened.close()

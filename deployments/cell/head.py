@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -28,8 +27,7 @@ PORT_QUARANTINE_S = 75
 
 def ray_dir(home: Home) -> Path:
     """Ray's folder: short, because socket paths end at 104 bytes, and one for each home."""
-    digest = hashlib.sha256(str(home.path).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"medrec-{os.getuid()}-{digest}"
+    return Path(tempfile.gettempdir()) / f"medrec-{os.getuid()}-{home.digest}"
 
 
 def prepare_ray_dir(folder: Path) -> None:

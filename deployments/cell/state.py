@@ -7,6 +7,7 @@ and `logs/`. Nothing here is about patients.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -33,6 +34,11 @@ class Home:
     """The folder of one cell's files."""
 
     path: Path
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that tell this home's folders outside it from another's."""
+        return hashlib.sha256(str(self.path).encode()).hexdigest()[:8]
 
     @property
     def run(self) -> Path:

@@ -1,0 +1,1 @@
+"""One file for each revision, raw SQL; there are no downgrades."""
