@@ -1,0 +1,1 @@
+"""Patient records in PostgreSQL: by type, with every version, sealed, and on record when seen."""
