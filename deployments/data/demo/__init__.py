@@ -1,0 +1,1 @@
+"""Synthetic patients: invented people with years of plausible care, the same for the same seed."""
