@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -27,23 +28,34 @@ _NOT_STRUCTURE = bytes(sorted(set(range(256)) - set(_STRUCTURE)))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*"?')
 
 
-async def read_json(scope: Scope, receive: Receive, max_bytes: int) -> Any:
+async def read_json(
+    scope: Scope,
+    receive: Receive,
+    max_bytes: int,
+    media_types: Sequence[str] = ("application/json",),
+) -> Any:
     """The body as Python values; raises an `HttpError` that says what is wrong with it."""
-    _check_content_headers(scope)
+    return parse(await read_bytes(scope, receive, max_bytes, media_types))
+
+
+async def read_bytes(
+    scope: Scope, receive: Receive, max_bytes: int, media_types: Sequence[str]
+) -> bytes:
+    """The body of one of `media_types`, in UTF-8 as far as its headers tell."""
+    _check_content_headers(scope, media_types)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _read(scope, receive, max_bytes)
+            return await _read(scope, receive, max_bytes)
     except TimeoutError:
         message = f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds."
         raise BodyTooSlow(message) from None
-    return parse(body)
 
 
-def _check_content_headers(scope: Scope) -> None:
+def _check_content_headers(scope: Scope, media_types: Sequence[str]) -> None:
     headers = dict(scope["headers"])
     media_type, _, parameters = headers.get(b"content-type", b"").partition(b";")
-    if media_type.strip().lower() != b"application/json":
-        raise UnsupportedMediaType("The content-type must be application/json.")
+    if media_type.strip().lower().decode("latin-1") not in media_types:
+        raise UnsupportedMediaType(f"The content-type must be {' or '.join(media_types)}.")
     charset = parameters.lower().replace(b" ", b"").replace(b'"', b"")
     if charset not in (b"", b"charset=utf-8"):
         raise UnsupportedMediaType("The only content-type parameter read is charset=utf-8.")
