@@ -1,0 +1,1 @@
+"""Accounts, sessions, passkeys and API keys: who somebody is, and what says so."""
