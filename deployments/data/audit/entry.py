@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -27,10 +30,26 @@ ACTIONS = (
     *("start", "stop", "configuration", "migration"),
 )
 
+MAX_FIELD = 256
+MAX_DETAILS_BYTES = 65_536
+_NUL = b"\\u0000"
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+
+
+def time_ordered_id() -> uuid.UUID:
+    """A UUID of version 7 (RFC 9562): new ids lie together in the chain's unique index."""
+    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    value &= ~(0xF << 76) & ~(0x3 << 62)
+    return uuid.UUID(int=value | 0x7 << 76 | 0x2 << 62)
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What the chain keeps of one act. `details` holds ids, codes, counts and hashes alone."""
+    """What the chain keeps of one act. `details` holds ids, codes, counts and hashes alone.
+
+    What a client sent may stand in it (a device, an id that does not exist), so texts are cut to
+    256 characters and freed of what PostgreSQL cannot hold: no act goes unrecorded for its form.
+    """
 
     action: str
     outcome: Outcome
@@ -45,12 +64,16 @@ class AuditEntry:
     patient: str | None = None
     resource: str | None = None  # "Observation/9f…", or the type alone for a search
     details: dict[str, Any] = field(default_factory=dict)
-    id: uuid.UUID = field(default_factory=uuid.uuid4)
+    id: uuid.UUID = field(default_factory=time_ordered_id)
     at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ValueError(f"no such action: {self.action}")
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if text is not None and (len(text) > MAX_FIELD or not text.isprintable()):
+                object.__setattr__(self, name, _printable(text[:MAX_FIELD]))
 
     def body(self) -> bytes:
         """The canonical JSON (sorted keys, UTF-8) that the chain hashes and keeps as it is."""
@@ -70,10 +93,15 @@ class AuditEntry:
                 "purpose": self.purpose,
                 "patient": self.patient,
                 "resource": self.resource,
-                "details": self.details,
+                "details": orjson.Fragment(_details(self.details)),
             },
             option=orjson.OPT_SORT_KEYS,
         )
+
+
+_TEXTS = tuple(
+    entry.name for entry in fields(AuditEntry) if entry.type in ("str", "str | None", "Outcome")
+)
 
 
 def entry_of(
@@ -102,3 +130,33 @@ def entry_of(
         resource=resource,
         details=details,
     )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else _REPLACED for c in text)
+
+
+def _details(details: Mapping[str, Any]) -> bytes:
+    """The details as JSON that PostgreSQL can hold; beyond the limit their size and hash alone."""
+    try:
+        raw = orjson.dumps(details, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a lone surrogate, a key or value that JSON does not know
+        raw = orjson.dumps(_plain(details), option=orjson.OPT_SORT_KEYS)
+    if _NUL in raw:
+        raw = orjson.dumps(_plain(orjson.loads(raw)), option=orjson.OPT_SORT_KEYS)
+    if len(raw) > MAX_DETAILS_BYTES:
+        cut = {"cut_bytes": len(raw), "cut_sha256": hashlib.sha256(raw).hexdigest()}
+        return orjson.dumps(cut, option=orjson.OPT_SORT_KEYS)
+    return raw
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_printable(str(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return value
+    return _printable(str(value))
