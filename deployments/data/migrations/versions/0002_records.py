@@ -56,24 +56,24 @@ CREATE TABLE records.resource (
     PRIMARY KEY (type, organization, id)
 ) PARTITION BY LIST (type);
 
-CREATE INDEX resource_identifiers ON records.resource USING gin (identifiers);
-CREATE INDEX resource_names ON records.resource USING gin (names);
-CREATE INDEX resource_codes ON records.resource USING gin (codes);
-CREATE INDEX resource_categories ON records.resource USING gin (categories);
-CREATE INDEX resource_refs ON records.resource USING gin (refs);
-CREATE INDEX resource_patient ON records.resource
+CREATE INDEX resource_by_identifiers ON records.resource USING gin (identifiers);
+CREATE INDEX resource_by_names ON records.resource USING gin (names);
+CREATE INDEX resource_by_codes ON records.resource USING gin (codes);
+CREATE INDEX resource_by_categories ON records.resource USING gin (categories);
+CREATE INDEX resource_by_refs ON records.resource USING gin (refs);
+CREATE INDEX resource_by_patient ON records.resource
     (organization, patient, date_from DESC NULLS LAST, id DESC);
-CREATE INDEX resource_date ON records.resource
+CREATE INDEX resource_by_date ON records.resource
     (organization, date_from DESC NULLS LAST, id DESC);
-CREATE INDEX resource_updated ON records.resource (organization, updated_at, id);
-CREATE INDEX resource_status ON records.resource (organization, status, id);
+CREATE INDEX resource_by_updated ON records.resource (organization, updated_at, id);
+CREATE INDEX resource_by_status ON records.resource (organization, status, id);
 
 -- Every version from its birth, the current one too: what the application can only add to.
 CREATE TABLE records.history (
     {COLUMNS},
     PRIMARY KEY (type, organization, id, version)
 );
-CREATE INDEX history_patient ON records.history (organization, patient, type, id, version);
+CREATE INDEX history_by_patient ON records.history (organization, patient, type, id, version);
 
 CREATE TABLE records.care (
     organization text        NOT NULL CHECK (organization <> ''),
@@ -86,8 +86,8 @@ CREATE TABLE records.care (
     ends_at      timestamptz,
     PRIMARY KEY (organization, practitioner, patient, basis, source)
 );
-CREATE INDEX care_source ON records.care (organization, source);
-CREATE INDEX care_ends ON records.care (ends_at) WHERE ends_at IS NOT NULL;
+CREATE INDEX care_by_source ON records.care (organization, source);
+CREATE INDEX care_by_ends ON records.care (ends_at) WHERE ends_at IS NOT NULL;
 
 CREATE TABLE records.break_glass (
     id           uuid        PRIMARY KEY,
@@ -102,7 +102,7 @@ CREATE TABLE records.break_glass (
     granted_at   timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz NOT NULL
 );
-CREATE INDEX break_glass_granted ON records.break_glass (organization, granted_at, id);
+CREATE INDEX break_glass_by_granted ON records.break_glass (organization, granted_at, id);
 
 CREATE TABLE records.break_glass_review (
     break_glass  uuid        PRIMARY KEY REFERENCES records.break_glass (id),
@@ -124,7 +124,7 @@ CREATE TABLE records.idempotency (
     created_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (organization, principal, key)
 );
-CREATE INDEX idempotency_created ON records.idempotency (created_at);
+CREATE INDEX idempotency_by_created ON records.idempotency (created_at);
 """
 
 # `resource` and `history` are seen by the same rule; {table} is the one that it stands on.
