@@ -15,6 +15,8 @@ from typing import Any
 
 import psycopg
 
+from deployments.data.records.dates import range_of
+
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 # http://hl7.org/fhir/R4/valueset-encounter-status.html
@@ -125,9 +127,6 @@ def _end_of(period: Mapping[str, Any]) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        found = datetime.fromisoformat(text)
+        return range_of(text)[1]
     except ValueError:
         return None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    return found + timedelta(days=1) if len(text) == 10 else found

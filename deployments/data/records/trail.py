@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from deployments.data.audit.chain import Audit
-from deployments.data.audit.entry import entry_of
+from deployments.data.audit.entry import AuditEntry, entry_of
 from deployments.data.principal import Caller
 
 BREAK_GLASS = "BTG"
@@ -40,19 +40,9 @@ class Trail:
         **details: Any,
     ) -> None:
         """On record, durably, that something is about to be shown; raises if that fails."""
-        if not self.enabled:
-            return
-        if len(patients) > 1:
-            details["patients"] = list(patients[:MAX_PATIENTS])
-            details["patients_count"] = len(patients)
-        entry = entry_of(
-            _purpose(caller, broke_glass),
-            action,
-            patient=patients[0] if len(patients) == 1 else None,
-            resource=resource,
-            **details,
-        )
-        await self._audit.record(entry, deadline=caller.deadline)
+        if self.enabled:
+            entry = _entry(caller, action, resource, patients, broke_glass, details)
+            await self._audit.record(entry, deadline=caller.deadline)
 
     async def missed(self, caller: Caller, action: str, type: str, id: str, *, code: str) -> None:
         """On record that something was asked for which is not there, or not for this caller.
@@ -80,16 +70,14 @@ class Trail:
         action: str,
         *,
         resource: str,
-        patient: str | None,
+        patients: Sequence[str] = (),
         broke_glass: bool = False,
         **details: Any,
     ) -> list[UUID]:
         """The entry of a write inside the write's own transaction: both happen, or neither."""
         if not self.enabled:
             return []
-        entry = entry_of(
-            _purpose(caller, broke_glass), action, patient=patient, resource=resource, **details
-        )
+        entry = _entry(caller, action, resource, patients, broke_glass, details)
         return [await self._audit.stage(connection, entry)]
 
     async def settle(self, staged: Sequence[UUID], caller: Caller) -> None:
@@ -98,5 +86,17 @@ class Trail:
             await self._audit.settle(staged, deadline=caller.deadline)
 
 
-def _purpose(caller: Caller, broke_glass: bool) -> Caller:
-    return replace(caller, purpose=BREAK_GLASS) if broke_glass else caller
+def _entry(
+    caller: Caller,
+    action: str,
+    resource: str,
+    patients: Sequence[str],
+    broke_glass: bool,
+    details: dict[str, Any],
+) -> AuditEntry:
+    if len(patients) > 1:
+        seen = {"patients": list(patients[:MAX_PATIENTS]), "patients_count": len(patients)}
+        details = {**details, **seen}
+    who = replace(caller, purpose=BREAK_GLASS) if broke_glass else caller
+    patient = patients[0] if len(patients) == 1 else None
+    return entry_of(who, action, patient=patient, resource=resource, **details)
