@@ -244,7 +244,8 @@ class _Writing:
         )
         mark = f"{self.key}-note"
         found["identifier"] = [{"system": DEMO, "value": mark}]
-        return Note(mark, text, found)
+        visit_mark = f"{self.key}-{number:03d}"
+        return Note(mark, text, found, self.urn("visit", number), visit_mark)
 
 
 def _reason(visit: Visit) -> Resource | None:

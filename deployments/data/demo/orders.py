@@ -73,7 +73,7 @@ def report(
     conclusion: str,
 ) -> Resource:
     """A DiagnosticReport; `category` is a code of HL7's v2-0074."""
-    return {
+    found: Resource = {
         "resourceType": "DiagnosticReport",
         "status": "final",
         "category": [concept(f"{HL7}/v2-0074", category)],
@@ -81,9 +81,11 @@ def report(
         "subject": reference(subject),
         "encounter": reference(visit),
         "effectiveDateTime": at,
-        "result": [reference(result) for result in results],
         "conclusion": conclusion,
     }
+    if results:
+        found["result"] = [reference(result) for result in results]
+    return found
 
 
 def consent(subject: str, at: str, *, permits_ai: bool) -> Resource:

@@ -58,7 +58,7 @@ def encounter(
     inpatient: bool,
     reason: Resource | None,
     staff: tuple[str, ...],
-    organization: str,
+    organization: str | None,
 ) -> Resource:
     """A visit or a stay; without an end it is going on."""
     code, display = ("IMP", "inpatient encounter") if inpatient else ("AMB", "ambulatory")
@@ -68,10 +68,12 @@ def encounter(
         "status": "finished" if end else "in-progress",
         "class": coding(f"{HL7}/v3-ActCode", code, display),
         "subject": reference(subject),
-        "participant": [{"individual": reference(who)} for who in staff],
         "period": {"start": start, **({"end": end} if end else {})},
-        "serviceProvider": reference(f"Organization/{organization}"),
     }
+    if staff:
+        found["participant"] = [{"individual": reference(who)} for who in staff]
+    if organization is not None:
+        found["serviceProvider"] = reference(f"Organization/{organization}")
     if reason is not None:
         found["reasonCode"] = [reason]
     return found

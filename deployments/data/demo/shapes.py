@@ -23,7 +23,7 @@ class Population:
 
     seed: int
     as_of: date
-    organization: str
+    organization: str | None
     staff: Staff
     systems: dict[str, str]
 
@@ -48,11 +48,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A text for /fhir/Binary and the DocumentReference to it, which lacks the Binary's id."""
+    """A text for /fhir/Binary and the DocumentReference to it, which lacks the Binary's id.
+
+    `visit` is the urn of the Encounter that it is about and `visit_mark` its demo identifier.
+    """
 
     mark: str
     text: bytes
     document: Resource
+    visit: str
+    visit_mark: str
 
 
 @dataclass(frozen=True, slots=True)

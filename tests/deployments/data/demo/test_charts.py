@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
+from configs.args import RecordsArgs
 from deployments.data.demo.charts import MAX_ENTRIES, chart
+from deployments.data.demo.server import resolved
 from deployments.data.demo.shapes import Chart, Population, Staff
+from deployments.data.records.validation import validate
 
 STAFF = Staff(
     ("Practitioner/a", "Practitioner/b"), "Practitioner/medica", "Practitioner/enfermeiro"
@@ -58,6 +61,19 @@ def test_every_resource_is_valid_r4(charts: list[Chart]) -> None:
         *("Patient", "Encounter", "Observation", "Condition", "AllergyIntolerance", "Consent"),
         *("MedicationRequest", "MedicationStatement", "DiagnosticReport", "DocumentReference"),
     }
+
+
+def test_the_records_own_validation_takes_every_resource(charts: list[Chart]) -> None:
+    checked = SYSTEMS | RecordsArgs().identifier_systems
+    with_real_systems = replace(POPULATION, systems={str(k): v for k, v in checked.items()})
+    for number in range(12):
+        one = chart(with_real_systems, number)
+        known = {
+            entry["fullUrl"]: f"{entry['resource']['resourceType']}/1" for entry in entries(one)
+        }
+        for entry in entries(one):
+            resource = resolved(entry["resource"], known)
+            validate(resource["resourceType"], resource, RecordsArgs().identifier_systems)
 
 
 def test_every_reference_leads_to_something_earlier_or_in_the_same_part(
