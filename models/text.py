@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -37,6 +39,15 @@ class ChatTokenizer:
         self._bytes = [
             b"" if i in special else bytes(table.decode_bytes([i])) for i in range(table.vocab_size)
         ]
+
+    @property
+    def template_version(self) -> str:
+        """The first 12 digits of the SHA-256 of the chat template; `none` without one."""
+        template = self._tokenizer.chat_template
+        if not template:
+            return "none"
+        named = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+        return hashlib.sha256(named.encode()).hexdigest()[:12]
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int32], int]:
         """The prompt's tokens, and how many of them belong to the system prompt (0 without one).

@@ -48,12 +48,16 @@ PRESSURE_RETRY_AFTER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One served model as `/v1/models` lists it. `created` is Unix time in seconds."""
+    """One served model as `/v1/models` lists it. `created` is Unix time in seconds.
+
+    `prompt_version` names the template that makes prompts of messages: 12 digits of its SHA-256.
+    """
 
     id: str
     created: int
     context_length: int
     weights_sha256: str
+    prompt_version: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,11 @@ class Language:
         """What `/v1/models` says of this model."""
         loaded = self._engine.model
         return ModelCard(
-            self._model, self._created, self._engine.context_length, loaded.weights_sha256
+            id=self._model,
+            created=self._created,
+            context_length=self._engine.context_length,
+            weights_sha256=loaded.weights_sha256,
+            prompt_version=loaded.tokenizer.template_version,
         )
 
     async def memory(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import orjson
 
 from models.errors import EngineStopped
 from models.generation import Delta, Done, Event, Failure, Finish, TokenLogprob, Usage
+from serve_app.chat.witness import Witness
 from serve_app.errors import StreamFailed
 from serve_app.trace import Trace
 
@@ -41,13 +42,18 @@ async def complete(
     batches: AsyncIterator[Sequence[Event]],
     identity: Identity,
     trace: Trace,
+    witness: Witness,
     *,
     n: int,
     logprobs: bool,
 ) -> bytes:
-    """The JSON of the completion; raises `StreamFailed` when the engine did not get there."""
+    """The JSON of the completion, whose outcome is on record when this returns.
+
+    Raises `StreamFailed` when the engine did not get there.
+    """
     choices = [Choice() for _ in range(n)]
     async for batch in batches:
+        witness.hear(batch)
         for event in batch:
             if isinstance(event, Delta):
                 trace.token_arrived()
@@ -60,6 +66,7 @@ async def complete(
                 raise StreamFailed(event)
             else:
                 note_usage(trace, event.usage)
+                await witness.answered()
                 return _completion(identity, choices, event, logprobs)
     raise ended_early()
 

@@ -14,18 +14,23 @@ from starlette.types import Receive, Scope, Send
 
 from configs.args import Limits
 from deployments.ai.client import LanguageService, ModelCard
+from deployments.data.principal import Caller
 from models.errors import MemoryPressure, ModelNotFound, Overloaded
-from models.generation import ChatRequest, Event
+from models.generation import ChatRequest, Event, Priority
+from serve_app.auth.guard import caller_of
 from serve_app.body import read_json
 from serve_app.chat.answer import Identity, complete
-from serve_app.chat.record import ChatRecord
+from serve_app.chat.duties import ChatDuties
+from serve_app.chat.question import question, stamps_of
+from serve_app.chat.record import log_chat
 from serve_app.chat.refusals import validate
-from serve_app.chat.request import engine_request, priority_from
+from serve_app.chat.request import engine_request, fairness_key, patient_from, priority_from
 from serve_app.chat.schema import ChatBody
 from serve_app.chat.session import session_key
 from serve_app.chat.stream import ChunkEncoder, EventStream
+from serve_app.chat.witness import CLIENT_GONE, Witness
 from serve_app.disconnect import CLEANUP_S, while_connected
-from serve_app.errors import NotReady, answer_for, report_unexpected
+from serve_app.errors import Header, NotReady, answer_for, report_unexpected
 from serve_app.metrics import Meters
 from serve_app.trace import Trace, trace_of
 
@@ -44,33 +49,45 @@ class Admitted:
     request: ChatRequest
     identity: Identity
     session: str
+    witness: Witness
+    stamps: tuple[Header, ...]
 
 
 class ChatHandler:
     """`POST /v1/chat/completions` as an ASGI application."""
 
-    def __init__(self, service: LanguageService, limits: Limits, meters: Meters) -> None:
+    def __init__(
+        self, service: LanguageService, limits: Limits, meters: Meters, duties: ChatDuties
+    ) -> None:
         self._service = service
         self._limits = limits
         self._meters = meters
+        self._duties = duties
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deadline = asyncio.get_running_loop().time() + self._limits.request_timeout_s
+        caller = caller_of(scope)
+        priority = priority_from(scope["headers"])
+        self._duties.permit(caller, priority)
         max_bytes = int(self._limits.max_body_mb * MEGABYTE)
         values = await read_json(scope, receive, max_bytes)
-        chat = self._admit(values, scope, deadline)
+        chat = self._admit(values, caller, priority, trace_of(scope), deadline)
         await while_connected(self._answer(chat, trace_of(scope), deadline, send), receive)
 
-    def _admit(self, values: Any, scope: Scope, deadline: float) -> Admitted:
-        trace = trace_of(scope)
-        priority = priority_from(scope["headers"])
+    def _admit(
+        self, values: Any, caller: Caller, priority: Priority, trace: Trace, deadline: float
+    ) -> Admitted:
         body = validate(values)
+        patient = patient_from(body.metadata)
         card = self._card(body.model)
         trace.model, trace.streamed = card.id, bool(body.stream)
         self._refuse_if_full()
-        timeout_s = max(0.001, deadline - asyncio.get_running_loop().time())
         request = engine_request(
-            body, request_id=trace.request_id, priority=priority, timeout_s=timeout_s
+            body,
+            request_id=trace.request_id,
+            priority=priority,
+            timeout_s=max(0.001, deadline - asyncio.get_running_loop().time()),
+            user=fairness_key(caller.principal, body.user),
         )
         identity = Identity(
             completion_id=f"chatcmpl-{uuid.uuid4().hex}",
@@ -78,19 +95,22 @@ class ChatHandler:
             model=card.id,
             fingerprint=f"fp_{card.weights_sha256[:FINGERPRINT_DIGITS]}",
         )
-        ChatRecord(
+        log_chat(
             request_id=trace.request_id,
             completion_id=identity.completion_id,
             engine_id=request.id,
             model=card.id,
-            weights_sha256=card.weights_sha256,
             priority=priority.name.lower(),
-            began_at=time.time(),
-            user=request.user,
-            metadata=body.metadata or {},
-        ).write()
-        session = session_key(card.id, request.user, request.messages)
-        return Admitted(body, request, identity, session)
+        )
+        asked = question(identity.completion_id, card, request, patient, streamed=trace.streamed)
+        return Admitted(
+            body=body,
+            request=request,
+            identity=identity,
+            session=session_key(card.id, request.user, request.messages),
+            witness=Witness(self._duties, caller, asked),
+            stamps=stamps_of(asked),
+        )
 
     def _card(self, model: str) -> ModelCard:
         state = self._service.state()
@@ -113,10 +133,21 @@ class ChatHandler:
     async def _answer(self, chat: Admitted, trace: Trace, deadline: float, send: Send) -> None:
         self._meters.chat_began()
         try:
-            if chat.body.stream:
-                await self._stream(chat, trace, deadline, send)
-            else:
-                await self._whole(chat, trace, deadline, send)
+            async with asyncio.timeout_at(deadline):
+                await chat.witness.begin()
+            # From here on there is a question on record, which must have an outcome.
+            code = CLIENT_GONE
+            try:
+                if chat.body.stream:
+                    await self._stream(chat, trace, deadline, send)
+                else:
+                    await self._whole(chat, trace, deadline, send)
+                code = trace.code
+            except Exception as error:
+                code = answer_for(error, trace.request_id).code
+                raise
+            finally:
+                await chat.witness.broke(code)
         finally:
             self._meters.chat_ended()
 
@@ -126,6 +157,7 @@ class ChatHandler:
                 batches,
                 chat.identity,
                 trace,
+                chat.witness,
                 n=chat.request.n,
                 logprobs=chat.request.sampling.logprobs,
             )
@@ -133,6 +165,7 @@ class ChatHandler:
             (b"content-type", b"application/json"),
             (b"cache-control", b"no-store"),
             (b"content-length", b"%d" % len(body)),
+            *chat.stamps,
         ]
         # The answer is complete; only a client that does not take it can still hold it up.
         async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -148,7 +181,7 @@ class ChatHandler:
             logprobs=chat.request.sampling.logprobs,
             include_usage=bool(options and options.include_usage),
         )
-        stream = EventStream(encoder, send)
+        stream = EventStream(encoder, send, chat.witness, chat.stamps)
         try:
             async with asyncio.timeout_at(deadline), self._events(chat) as batches:
                 await stream.run(batches)

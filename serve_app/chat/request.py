@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from deployments.data.principal import Principal
 from models.generation import ChatRequest, Priority, Sampling
 from serve_app.chat.schema import (
     ChatBody,
@@ -17,6 +20,8 @@ from serve_app.chat.schema import (
 from serve_app.errors import Header, InvalidParameter
 
 Number = TypeVar("Number", int, float)
+
+_PATIENT = re.compile(r"Patient/([A-Za-z0-9.-]{1,64})")
 
 PRIORITIES = {
     b"emergency": Priority.EMERGENCY,
@@ -37,10 +42,32 @@ def priority_from(headers: list[Header]) -> Priority:
     return Priority.INTERACTIVE
 
 
+def patient_from(metadata: Mapping[str, str] | None) -> str | None:
+    """The id in `metadata.patient`, which is a reference, `Patient/<id>`; None without one."""
+    given = (metadata or {}).get("patient")
+    if given is None:
+        return None
+    found = _PATIENT.fullmatch(given)
+    if found is None:
+        message = "metadata.patient should be a reference of the form Patient/<id>."
+        raise InvalidParameter(message, param="metadata.patient")
+    return found[1]
+
+
+def fairness_key(caller: Principal, user: str | None) -> str:
+    """Among whom the engine is fair: a person is one user, whatever names the request gives.
+
+    A machine's key stands for many people, so the users that it names count each for themselves.
+    """
+    if caller.kind == "account" or not user:
+        return caller.id
+    return f"{caller.id}/{user}"
+
+
 def engine_request(
-    body: ChatBody, *, request_id: str, priority: Priority, timeout_s: float
+    body: ChatBody, *, request_id: str, priority: Priority, timeout_s: float, user: str
 ) -> ChatRequest:
-    """The engine's view of `body`.
+    """The engine's view of `body`; `user` is the fairness key.
 
     A caller may send one `x-request-id` twice, so the engine's id is that id with a unique ending.
     """
@@ -54,7 +81,7 @@ def engine_request(
         n=body.n or 1,
         response_format=_response_format(body.response_format),
         priority=priority,
-        user=body.user or "",
+        user=user,
         timeout_s=timeout_s,
     )
 

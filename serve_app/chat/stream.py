@@ -16,7 +16,8 @@ from serve_app.chat.answer import (
     note_usage,
     usage_object,
 )
-from serve_app.errors import ErrorAnswer, StreamFailed, answer_for
+from serve_app.chat.witness import Witness
+from serve_app.errors import ErrorAnswer, Header, StreamFailed, answer_for
 from serve_app.trace import Trace
 
 HEADERS = [
@@ -123,16 +124,27 @@ def _continues(event: Event, index: int) -> bool:
 class EventStream:
     """One streamed response; it begins with the first event, so an early failure has a status."""
 
-    def __init__(self, encoder: ChunkEncoder, send: Send) -> None:
+    def __init__(
+        self, encoder: ChunkEncoder, send: Send, witness: Witness, stamps: Sequence[Header] = ()
+    ) -> None:
+        """`stamps` are headers that say what answers."""
         self._encoder = encoder
         self._send = send
+        self._witness = witness
+        self._headers = [*HEADERS, *stamps]
         self.started = False
 
     async def run(self, batches: AsyncIterator[Sequence[Event]]) -> None:
-        """Send everything that `batches` holds; raises whatever they raise."""
+        """Send everything that `batches` holds; raises whatever they raise.
+
+        The batch that would end the answer well leaves only once the outcome is on record.
+        """
         async for batch in batches:
             if not batch:
                 continue
+            self._witness.hear(batch)
+            if any(isinstance(event, Done) for event in batch):
+                await self._witness.answered()
             if self.started:
                 await self._write(self._encoder.encode(batch))
             else:
@@ -151,7 +163,7 @@ class EventStream:
         if isinstance(first, Failure):
             raise StreamFailed(first)
         self.started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
         await self._write(self._encoder.roles() + self._encoder.encode(batch))
 
     async def _write(self, body: bytes) -> None:
