@@ -25,6 +25,7 @@ from deployments.data.database import Database
 from deployments.data.errors import Conflict, Forbidden, Unsupported
 from deployments.data.principal import Caller
 from deployments.data.records import idempotency
+from deployments.data.records.break_glass import BreakGlass
 from deployments.data.records.missing import Deleted, Missing, UnknownReference
 from deployments.data.records.reading import Reader, Seen
 from deployments.data.records.search import SearchPage, SearchQuery
@@ -57,8 +58,8 @@ class Records:
 
     def __init__(self, database: Database, sealer: Sealer, audit: Audit, args: RecordsArgs) -> None:
         self._database = database
-        self._sealer = sealer
         self._trail = Trail(audit, enabled=args.audit)
+        self.break_glass = BreakGlass(database, sealer, audit, args)
         self._reader = Reader(sealer)
         self._writes = Writes(Writer(sealer, args), self._reader, self._trail, sealer)
 

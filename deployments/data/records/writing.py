@@ -107,7 +107,7 @@ class Writer:
     def __init__(self, sealer: Sealer, args: RecordsArgs) -> None:
         self._sealer = sealer
         self._args = args
-        self._systems: Mapping[str, str] = {**args.identifier_systems}
+        self._systems: Mapping[str, str] = dict(args.identifier_systems.items())
         self.rows = Rows(sealer)
 
     def draft(self, type: str, id: str, resource: Mapping[str, Any]) -> Draft:
