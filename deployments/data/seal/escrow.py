@@ -19,11 +19,12 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from shamir_mnemonic import (  # type: ignore[import-untyped]
+from shamir_mnemonic import (
     MnemonicError,
     combine_mnemonics,
     generate_mnemonics,
 )
+from shamir_mnemonic import Share as Mnemonic  # type: ignore[import-untyped]
 
 from deployments.data.seal.errors import SiteKeysError
 from deployments.data.seal.keys import SiteKeys, parse
@@ -116,8 +117,9 @@ def recover(bundle: Bundle, shares: Sequence[str]) -> SiteKeys:
     try:
         # SLIP-39 wants exactly as many as are needed.
         secret = combine_mnemonics(words[: bundle.threshold])
-    except MnemonicError as error:
-        raise SiteKeysError(f"the shares do not go together: {error}") from None
+    except MnemonicError:
+        # The library's own words may quote a share's.
+        raise SiteKeysError("the shares do not go together: one is of another escrow") from None
     if len(secret) != 32:
         raise SiteKeysError("the shares are of something else than an escrow of site keys")
     private = X25519PrivateKey.from_private_bytes(secret)
@@ -167,7 +169,12 @@ def _words(text: str, number: int) -> str:
     words = text.split()[-_WORDS:]
     if len(words) < _WORDS:
         raise SiteKeysError(f"share {number} has {len(words)} words instead of {_WORDS}")
-    return " ".join(word.lower() for word in words)
+    joined = " ".join(word.lower() for word in words)
+    try:
+        Mnemonic.from_mnemonic(joined)
+    except MnemonicError:
+        raise SiteKeysError(f"share {number} has a word that is not as it was written") from None
+    return joined
 
 
 def _fingerprint(public_key: bytes) -> str:
