@@ -19,12 +19,12 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from shamir_mnemonic import (
+from shamir_mnemonic import (  # type: ignore[import-untyped]
     MnemonicError,
     combine_mnemonics,
+    decode_mnemonics,
     generate_mnemonics,
 )
-from shamir_mnemonic import Share as Mnemonic  # type: ignore[import-untyped]
 
 from deployments.data.seal.errors import SiteKeysError
 from deployments.data.seal.keys import SiteKeys, parse
@@ -171,7 +171,7 @@ def _words(text: str, number: int) -> str:
         raise SiteKeysError(f"share {number} has {len(words)} words instead of {_WORDS}")
     joined = " ".join(word.lower() for word in words)
     try:
-        Mnemonic.from_mnemonic(joined)
+        decode_mnemonics([joined])
     except MnemonicError:
         raise SiteKeysError(f"share {number} has a word that is not as it was written") from None
     return joined
