@@ -11,6 +11,7 @@ import time
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.denials import Denials
 from serve_app.errors import (
     ClientGone,
     ErrorAnswer,
@@ -24,6 +25,7 @@ from serve_app.metrics import Meters
 from serve_app.trace import Trace, trace_of
 
 CLIENT_CLOSED = 499
+_DENIED = (401, 403)
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 
@@ -39,10 +41,14 @@ async def send_error(answer: ErrorAnswer, send: Send, surface: Surface) -> None:
 
 
 class Errors:
-    """ASGI middleware: whatever is raised inside becomes an answer in the surface's error shape."""
+    """ASGI middleware: whatever is raised inside becomes an answer in the surface's error shape.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A refusal for want of a right is put on record before it is told.
+    """
+
+    def __init__(self, app: ASGIApp, *, denials: Denials) -> None:
         self.app = app
+        self._denials = denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,12 +69,24 @@ class Errors:
             return
         except Exception as error:
             answer = answer_for(error, trace.request_id)
-            trace.code = answer.code
             report_unexpected(error, trace.request_id)
+            if answer.status in _DENIED:
+                answer = await self._recorded(answer, scope)
+            trace.code = answer.code
             if started:
                 # The response cannot be completed; returning makes the server drop the connection.
                 return
             await send_error(answer, send, surface_of(scope["path"]))
+
+    async def _recorded(self, answer: ErrorAnswer, scope: Scope) -> ErrorAnswer:
+        """The same answer once it is on record, or the one that says why it cannot be."""
+        try:
+            await self._denials.record(scope, answer.status, answer.code)
+        except Exception as error:
+            request_id = trace_of(scope).request_id
+            report_unexpected(error, request_id)
+            return answer_for(error, request_id)
+        return answer
 
 
 def _check_headers(scope: Scope) -> None:

@@ -17,11 +17,14 @@ from configs.args import Limits
 from deployments.ai.client import LanguageService, ModelCard
 from models.errors import ModelNotFound
 from serve_app import openapi
+from serve_app.auth.guard import SignedIn
 from serve_app.chat.handler import ChatHandler
+from serve_app.denials import Denials
 from serve_app.errors import NotReady, answer_for, surface_of
 from serve_app.exposition import Exposition
 from serve_app.metrics import Meters
 from serve_app.middleware import AccessLog, Errors
+from serve_app.services import Services
 from serve_app.shapes import Health, ModelList, ModelObject
 from serve_app.trace import RequestIds, trace_of
 
@@ -40,7 +43,7 @@ class Handled(Response):
 
 
 def create_app(
-    service: LanguageService,
+    services: Services,
     limits: Limits,
     *,
     exposition: Exposition | None = None,
@@ -48,6 +51,7 @@ def create_app(
 ) -> FastAPI:
     """The application of one API replica; `behind_serve` when Ray Serve's server carries it."""
     meters = Meters()
+    service = services.language
     app = FastAPI(
         title="Medical Record",
         version=_version(),
@@ -55,16 +59,19 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(service),
+        lifespan=_lifespan(services),
     )
-    _add_chat(app, ChatHandler(service, limits, meters))
+    _add_chat(app, ChatHandler(service, limits, meters, services.duties))
     _add_models(app, service)
     _add_health(app, service)
     _add_metrics(app, exposition or Exposition())
+    for add_routes in services.routes:
+        add_routes(app)
     openapi.install(app)
     app.add_exception_handler(HTTPException, _routing_error)
     # The last one added is the outermost.
-    app.add_middleware(Errors)
+    app.add_middleware(SignedIn, authority=services.authority, deadline_s=services.deadline_s)
+    app.add_middleware(Errors, denials=Denials(services.audit))
     app.add_middleware(AccessLog, meters=meters)
     app.add_middleware(RequestIds, echoed_outside=behind_serve)
     return app
@@ -77,7 +84,9 @@ def _version() -> str:
         return "0"
 
 
-def _lifespan(service: LanguageService) -> Any:
+def _lifespan(services: Services) -> Any:
+    service = services.language
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         start, close = getattr(service, "start", None), getattr(service, "close", None)
@@ -85,7 +94,8 @@ def _lifespan(service: LanguageService) -> Any:
             start()
         app.state.stopping = False
         try:
-            yield
+            async with services.running():
+                yield
         finally:
             app.state.stopping = True
             if close is not None and inspect.isawaitable(closing := close()):

@@ -1,0 +1,55 @@
+"""What one API replica works with: made once when it starts, and given to the routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import FastAPI
+
+from deployments.ai.client import LanguageService
+from serve_app.auth.guard import DEADLINE_S, Authority
+from serve_app.chat.duties import ChatDuties
+from serve_app.denials import Journal
+
+
+class Part(Protocol):
+    """Something that runs as long as the replica does."""
+
+    async def start(self) -> None:
+        """Begin. Waits for no other process: a replica must come up while the database is away."""
+
+    async def close(self) -> None:
+        """End, within a few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one API replica.
+
+    `routes` add the paths of the data node's surfaces, in this order; `parts` are started in order
+    and closed in reverse.
+    """
+
+    language: LanguageService
+    authority: Authority
+    audit: Journal
+    duties: ChatDuties
+    routes: Sequence[Callable[[FastAPI], None]] = ()
+    parts: Sequence[Part] = ()
+    deadline_s: float = DEADLINE_S
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start every part; whatever happens, close those that were started."""
+        started: list[Part] = []
+        try:
+            for part in self.parts:
+                await part.start()
+                started.append(part)
+            yield
+        finally:
+            for part in reversed(started):
+                await part.close()
