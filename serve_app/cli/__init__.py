@@ -13,6 +13,7 @@ from configs.reader import PROJECT_ROOT, ConfigError
 from deployments.cell.ports import free_offset
 from deployments.cell.state import CellError
 from deployments.edge.haproxy import HaproxyError
+from serve_app.cli.audit import app as audit_app
 
 app = typer.Typer(
     help="A self-hosted clinical AI platform on this machine.",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 ray_app = typer.Typer(help="The Ray below a cell.", no_args_is_help=True)
 app.add_typer(ray_app, name="ray")
+app.add_typer(audit_app, name="audit")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]
