@@ -62,7 +62,7 @@ def rotate(
     Blocks until it is done: `settle_s` seconds at least, from the new key's making. Raises
     `SiteKeysError` if another rotation runs, or if there is nothing that could be rotated.
     """
-    with keys.lock(secrets), _alone(owner_dsn) as connection:
+    with keys.lock(secrets), alone(owner_dsn) as connection:
         loaded = keys.read(secrets)
         resumed = loaded.rotating_from is not None
         if not resumed:
@@ -102,9 +102,23 @@ def keep_bundle(secrets: Path, connection: psycopg.Connection[Any], bundle: escr
     keys.write_durably(secrets / escrow.FILE, bundle.dump())
 
 
+def newest_bundle(owner_dsn: str) -> bytes:
+    """The bundle that the database holds. Raises `SiteKeysError` if it holds none."""
+    try:
+        with psycopg.connect(owner_dsn, connect_timeout=10) as connection:
+            row = connection.execute(
+                "SELECT bundle FROM records.escrow ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+    except psycopg.Error:
+        raise SiteKeysError("the database gives no bundle: name one by --bundle") from None
+    if row is None:
+        raise SiteKeysError("the database holds no bundle: name one by --bundle")
+    return bytes(row[0])
+
+
 @contextmanager
-def _alone(owner_dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """The owner's connection, with the lock that makes this the only rotation of the database."""
+def alone(owner_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """The owner's connection, with the lock that makes this the only change of keys in it."""
     try:
         connection = psycopg.connect(owner_dsn, autocommit=True, connect_timeout=10)
     except psycopg.OperationalError:
