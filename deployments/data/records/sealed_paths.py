@@ -71,7 +71,7 @@ def _open_part(
     element: Mapping[str, Any], kind: str, pointer: Pointer, sealed: list[Part], *, top: bool
 ) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    whole = BY_TYPE.get(kind, frozenset()) if top else frozenset()
+    whole = BY_TYPE.get(kind.removeprefix("#"), frozenset()) if top else frozenset()
     for key, value in element.items():
         here: Pointer = [*pointer, key]
         if key in EVERYWHERE or key in whole or not _may_stay(key, value, element, pointer, kind):
@@ -91,10 +91,10 @@ def _open_part(
 def _nested(
     value: Mapping[str, Any], kind: str, pointer: Pointer, sealed: list[Part]
 ) -> dict[str, Any]:
-    """An element below; a contained resource is one of its own type."""
+    """An element below; a contained resource is one of its own type, without names left open."""
     inner = value.get("resourceType")
     if isinstance(inner, str):
-        return _open_part(value, inner, pointer, sealed, top=True)
+        return _open_part(value, f"#{inner}", pointer, sealed, top=True)
     return _open_part(value, kind, pointer, sealed, top=False)
 
 
