@@ -9,17 +9,21 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from benchmarks import autoscale, capacity, chat, duel, engine, quality
+from benchmarks import autoscale, capacity, chat, duel, engine, quality, records
 from benchmarks.engine_jobs import Scenario
 from benchmarks.load import MAX_CLIENTS
 from benchmarks.machine import PROJECT_ROOT, usable_cores
 from benchmarks.prompts import MIXES, Mix
+from benchmarks.records_requests import OPERATIONS, NothingToAsk, Operation
+from benchmarks.records_servers import Store
 from benchmarks.report import Report, save
 from benchmarks.screen import show
 from benchmarks.servers import PeerFlags, ServerFailed
 from benchmarks.targets import TargetRefused, loopback
 from deployments.cell import state
 from deployments.cell.serve_api import ServeApi
+from deployments.cell.state import CellError
+from serve_app.cli.demo_load import demo_credentials
 
 DEMO_MODEL = PROJECT_ROOT / "models" / "weights" / "gemma3-demo"
 LOCAL_CONFIG = PROJECT_ROOT / "configs" / "local.yaml"
@@ -225,6 +229,56 @@ def autoscale_command(
         report = autoscale.run(target, name, count, options, quiet=quiet)
     finally:
         api.close()
+    finish(report, out, as_json)
+
+
+@app.command("records")
+def records_command(
+    url: Annotated[
+        str | None, typer.Option(help="A running platform instead; its audit stays on: no ratio.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="With --url: its key; the running cell's demo key if unset.")
+    ] = None,
+    clients: Annotated[
+        str, typer.Option(help=f"Clients at once, 1 to {MAX_CLIENTS}.")
+    ] = "1,8,32,100,200",
+    operation: Annotated[str, typer.Option(help=f"By commas: {', '.join(OPERATIONS)}.")] = ",".join(
+        OPERATIONS
+    ),
+    pairs: Annotated[int, typer.Option(min=1, max=25, help="Turns of each side.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5, max=60, help="Length of a turn.")] = 2.0,
+    warm_up_s: Annotated[float, typer.Option(min=0.1, help="Unmeasured load before.")] = 1.0,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Bound of each request.")] = 30.0,
+    patients: Annotated[int, typer.Option(min=1, max=2000, help="Invented patients held.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of patients and requests.")] = 1,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Reads, searches and writes of the FHIR API, and what the audit costs them."""
+    names = tuple(name for name in operation.split(",") if name)
+    if strangers := [name for name in names if name not in OPERATIONS]:
+        raise typer.BadParameter(f"--operation: {strangers[0]} is none of {', '.join(OPERATIONS)}")
+    options = records.RecordsOptions(
+        clients=_whole_numbers("--clients", clients),
+        operations=cast(tuple[Operation, ...], names),
+        pairs=pairs,
+        seconds=seconds,
+        warm_up_s=warm_up_s,
+        timeout_s=timeout_s,
+        patients=patients,
+        seed=seed,
+    )
+    try:
+        options.loads()
+        if url is None:
+            report = records.compare(Store(), options, quiet=quiet)
+        else:
+            key = api_key or demo_credentials(state.home().path / "credentials.json")["api_key"]
+            report = records.run(url, key, options, quiet=quiet)
+    except (TargetRefused, ServerFailed, NothingToAsk, CellError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
     finish(report, out, as_json)
 
 

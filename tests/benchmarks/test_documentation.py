@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 
-from benchmarks import autoscale, capacity, engine, quality, summary
+from benchmarks import autoscale, capacity, engine, quality, records, summary
 from benchmarks.cli import app
 from benchmarks.engine_jobs import Scenario
 from benchmarks.prompts import MIXES
+from benchmarks.records_requests import OPERATIONS
 from benchmarks.report import Column, Report
 from configs.reader import PROJECT_ROOT
 
@@ -20,6 +21,7 @@ COLUMNS: dict[str, list[Column]] = {
     "capacity": capacity.COLUMNS,
     "quality": quality.COLUMNS,
     "autoscale": autoscale.COLUMNS,
+    "records": records.COLUMNS,
 }
 
 
@@ -41,5 +43,5 @@ def test_every_key_of_the_file_is_explained() -> None:
     assert all(f"`{key}`" in section for key in Report.model_fields)
 
 
-def test_every_mix_and_scenario_is_described() -> None:
-    assert all(f"| `{name}` |" in PAGE for name in (*MIXES, *get_args(Scenario)))
+def test_every_mix_scenario_and_operation_is_described() -> None:
+    assert all(f"| `{name}` |" in PAGE for name in (*MIXES, *get_args(Scenario), *OPERATIONS))
