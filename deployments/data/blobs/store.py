@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +147,7 @@ class Blobs:
 
     async def open(
         self, ref: BlobRef, start: int = 0, end: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The plain bytes from `start` to before `end`, every chunk verified before it is yielded.
 
         Raises `SealBroken` or `BlobLost`, at the first step where that can be known then.
