@@ -15,6 +15,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+# What the cell's own PostgreSQL takes, and how much of it is for everyone but the API's pools:
+# the chain's appenders, the custodian, migrations, operators' commands.
+LOCAL_CONNECTIONS = 200
+RESERVED_CONNECTIONS = 60
+
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -289,7 +294,17 @@ class DataArgs(Strict):
         description="What the custodian draws from the `data` budget: retention, the chain's "
         "continuous check, and what failed replicas left to be chained.",
     )
+    abandoned_after_s: Seconds = Field(
+        default=900.0,
+        description="Seconds after which an AI request without an outcome is closed as "
+        "interrupted; more than a minute above the API's `request_timeout_s`.",
+    )
     records: RecordsArgs = Field(default=RecordsArgs(), description="As in `api`.")
+
+    @property
+    def replicas(self) -> Replicas:
+        """Fixed: there is exactly one custodian."""
+        return Replicas(min=1, max=1, surge=1)
 
 
 class ApiArgs(Strict):

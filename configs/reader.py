@@ -13,11 +13,24 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from configs.args import LanguageModel, Replicas, Resources
+from configs.args import (
+    LOCAL_CONNECTIONS,
+    RESERVED_CONNECTIONS,
+    LanguageModel,
+    RecordsArgs,
+    Replicas,
+    Resources,
+)
 from configs.budgets import RESOURCES, Budget, asked, scaled
 from configs.engine import EngineConfig
 from configs.machine import machine as this_machine
-from configs.site import APPLICATION_NAMES, AiApplication, ApiApplication, SiteConfig
+from configs.site import (
+    APPLICATION_NAMES,
+    AiApplication,
+    ApiApplication,
+    DataApplication,
+    SiteConfig,
+)
 from configs.weights import FolderError, check_folder
 
 _EPSILON = 1e-6
@@ -68,6 +81,7 @@ def load(
     problems = [
         *_engine_problems(site),
         *_folder_problems(site, root),
+        *records_problems(site),
         *budget_problems(demands(site), scaled(machine or this_machine())),
     ]
     if problems:
@@ -110,7 +124,12 @@ def demands(site: SiteConfig) -> list[Demand]:
                 Demand("ai", f"{key}.language[{i}]", entry.model, entry.replicas, entry.resources)
                 for i, entry in enumerate(app.args.language)
             )
-        elif isinstance(app, ApiApplication):
+        elif isinstance(app, DataApplication):
+            data = app.args
+            found.append(
+                Demand("data", f"{key}.custodian", "custodian", data.replicas, data.custodian)
+            )
+        else:
             found.append(Demand("api", key, "api", app.args.replicas, app.args.resources))
     return found
 
@@ -134,6 +153,36 @@ def budget_problems(wanted: Sequence[Demand], budgets: Mapping[str, Budget]) -> 
                 f"{largest.key}.resources.{resource}",
                 f"pool {pool} is asked for {total:g} {resource}, maximum and surge together, "
                 f"and has {given:g} on this machine: {sums}",
+            )
+
+
+def records_problems(site: SiteConfig) -> Iterator[Problem]:
+    """A problem if two applications would keep records by different rules, or in too many ways."""
+    found = [
+        (f"applications[{index}].args", app)
+        for index, app in enumerate(site.applications)
+        if isinstance(app, ApiApplication | DataApplication)
+    ]
+    for key, app in found[1:]:
+        first_key, first = found[0]
+        for name in RecordsArgs.model_fields:
+            if getattr(app.args.records, name) != getattr(first.args.records, name):
+                yield Problem(f"{key}.records.{name}", f"differs from {first_key}.records.{name}")
+    longest_s = max(
+        (a.args.limits.request_timeout_s for _, a in found if a.name == "api"), default=0
+    )
+    for key, app in found:
+        if isinstance(app, DataApplication) and app.args.abandoned_after_s < longest_s + 60:
+            reason = f"must be a minute above the API's request_timeout_s ({longest_s:g}) at least"
+            yield Problem(f"{key}.abandoned_after_s", reason)
+        if not isinstance(app, ApiApplication) or app.args.records.dsn is not None:
+            continue
+        each, peak = app.args.records.pool_connections, app.args.replicas.peak
+        if each * peak > LOCAL_CONNECTIONS - RESERVED_CONNECTIONS:
+            yield Problem(
+                f"{key}.records.pool_connections",
+                f"{peak} replicas with {each} each are {each * peak} database connections, and "
+                f"the cell's own PostgreSQL has {LOCAL_CONNECTIONS - RESERVED_CONNECTIONS} for them",
             )
 
 

@@ -13,7 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from configs.engine import EngineConfig
-from configs.site import AiApplication, ApiApplication, HttpOptions, LoggingConfig, SiteConfig
+from configs.site import (
+    AiApplication,
+    ApiApplication,
+    DataApplication,
+    HttpOptions,
+    LoggingConfig,
+    SiteConfig,
+)
 
 # Where each block stands in the file. A union and a dictionary cannot be followed by their types.
 BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -22,6 +29,7 @@ BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("logging_config.", LoggingConfig),
     ("applications[ai].", AiApplication),
     ("applications[ai].args.language[].engine.", EngineConfig),
+    ("applications[data].", DataApplication),
     ("applications[api].", ApiApplication),
 )
 _FOLLOWED_BY_A_BLOCK = {"http_options", "logging_config", "applications"}

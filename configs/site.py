@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.args import AiArgs, ApiArgs, Seconds, Strict
+from configs.args import AiArgs, ApiArgs, DataArgs, Seconds, Strict
 
-APPLICATION_NAMES = ("ai", "api")
+APPLICATION_NAMES = ("ai", "data", "api")
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
@@ -49,6 +49,15 @@ class AiApplication(Strict):
     args: AiArgs = Field(description="What the builder is given.")
 
 
+class DataApplication(Strict):
+    """What keeps the records in order: the `data` virtual node."""
+
+    name: Literal["data"] = Field(description="The application's name.")
+    import_path: ImportPath = Field(description="Its builder, `module:function`.")
+    route_prefix: None = Field(description="Null: nothing outside the cell reaches it.")
+    args: DataArgs = Field(description="What the builder is given.")
+
+
 class ApiApplication(Strict):
     """The HTTP surface: the `api` virtual node."""
 
@@ -58,7 +67,9 @@ class ApiApplication(Strict):
     args: ApiArgs = Field(description="What the builder is given.")
 
 
-Application = Annotated[AiApplication | ApiApplication, Field(discriminator="name")]
+Application = Annotated[
+    AiApplication | DataApplication | ApiApplication, Field(discriminator="name")
+]
 
 
 class SiteConfig(Strict):
@@ -72,7 +83,7 @@ class SiteConfig(Strict):
     )
     logging_config: LoggingConfig = Field(default=LoggingConfig(), description="Serve's logs.")
     applications: list[Application] = Field(
-        min_length=1, description="`ai` and `api`, each once at most."
+        min_length=1, description="`ai`, `data` and `api`, each once at most."
     )
 
     @model_validator(mode="after")

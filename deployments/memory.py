@@ -15,6 +15,7 @@ import psutil
 from configs.budgets import POOLS, amount
 
 GB = 2**30
+_POSTGRES = "postgres"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,23 @@ class Processes:
         own_gb = resident_gb(pid)
         if own_gb is None:
             return None
-        below = sum(self.resident_gb(child) or 0.0 for child in self._children.get(pid, ()))
-        return own_gb + below
+        children = self._children.get(pid, ())
+        # All of PostgreSQL's processes see the same buffers: the postmaster's count is enough.
+        if children and _name(pid) == _POSTGRES:
+            return own_gb + sum(private_gb(child) for child in children)
+        return own_gb + sum(self.resident_gb(child) or 0.0 for child in children)
+
+
+def private_gb(pid: int) -> float:
+    """Memory that a process shares with no other; 0 if it no longer exists."""
+    try:
+        process = psutil.Process(pid)
+        memory = process.memory_info()
+        if hasattr(memory, "shared"):
+            return max(0, memory.rss - memory.shared) / GB
+        return float(process.memory_full_info().uss) / GB
+    except psutil.Error:
+        return 0.0
 
 
 def resident_gb(pid: int) -> float | None:
@@ -171,6 +187,13 @@ def memory_budgets_gb(cluster_resources: Mapping[str, float]) -> dict[str, float
     """Each virtual node's memory as the running Ray was given it; pools without any are absent."""
     found = {pool: amount(cluster_resources, pool, "memory_gb") for pool in POOLS}
     return {pool: budget_gb for pool, budget_gb in found.items() if budget_gb}
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return ""
 
 
 def _drawn(config: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -71,6 +72,12 @@ class RunningCell:
         return self.state.dashboard_url
 
     @property
+    def api_key(self) -> str:
+        """The demo key that the first start has made."""
+        found: str = json.loads((self.home / "credentials.json").read_text())["api_key"]
+        return found
+
+    @property
     def ray_address(self) -> str:
         """For `ray.init(address=...)`, with `environment` set first."""
         return f"127.0.0.1:{self.ports.gcs}"
@@ -115,6 +122,7 @@ class RunningCell:
         if before is not None:
             shutil.rmtree(before.ray_dir, ignore_errors=True)
             assert not members(before.sessions, before.started), self.said()
+            assert not local_postgres.local(state.Home(self.home)).pids(), self.said()
         return code
 
 

@@ -15,7 +15,7 @@ from configs.budgets import ray_resources, scaled
 from configs.machine import machine
 from configs.reader import PROJECT_ROOT
 from deployments.cell.ports import Ports
-from deployments.cell.state import HOME_VARIABLE, CellError, Home
+from deployments.cell.state import HOME_VARIABLE, PUBLIC_URL_VARIABLE, CellError, Home
 
 OBJECT_STORE_BYTES = 256 * 2**20
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -62,6 +62,8 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         HOME_VARIABLE: str(home.path),
+        # What tokens name as their issuer, unless the config does.
+        PUBLIC_URL_VARIABLE: f"http://127.0.0.1:{ports.public}",
     }
 
 

@@ -1,12 +1,11 @@
-"""One cell from start to end: Ray as a child, the applications, HAProxy in front, supervision."""
+"""One cell from start to end: PostgreSQL, Ray, the applications, HAProxy in front; supervision."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,20 @@ from configs.budgets import scaled
 from configs.machine import machine
 from configs.reader import read_yaml
 from configs.site import ApiApplication, SiteConfig
-from deployments.cell import head, processes, state
+from deployments.cell import head, state, store
 from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
 from deployments.cell.serve_api import DeployFailed, ServeApi
 from deployments.cell.state import CellError, Charged, Home, State
+from deployments.cell.supervised import Supervised
 from deployments.edge import haproxy
 
 RAY_START_TIMEOUT_S = 180.0
 # Ray gives its own start 30 s, fixed, which a busy machine can miss.
 RAY_ATTEMPTS = 3
 HAPROXY_READY_TIMEOUT_S = 20.0
-STOP_GRACE_S = 4.0
 _POLL_S = 0.25
 _RECORD_EVERY_S = 5.0
-_BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0)
-_STEADY_S = 60.0
 
 Tell = Callable[[str], None]
 
@@ -50,13 +47,22 @@ class Cell:
     tell: Tell
     interrupted: Callable[[], bool]
     ray_process: subprocess.Popen[bytes] | None = None
-    haproxy_process: subprocess.Popen[bytes] | None = None
+    database: Supervised = field(init=False)
+    edge: Supervised = field(init=False)
     state: State | None = None
+
+    def __post_init__(self) -> None:
+        self.database = Supervised("PostgreSQL", lambda: store.start(self.home, self.tell))
+        self.edge = Supervised("HAProxy", self._start_haproxy)
 
     def start(self, *, timeout_s: float) -> None:
         """Bring everything up, in order. Raises `CellError`; the caller then calls `stop`."""
+        folder = head.ray_dir(self.home)
+        head.prepare_ray_dir(folder)
+        self.state = state.new(str(self.config.resolve()), self.ports, folder)
         api = self.serve_api()
         try:
+            self._bring_up_store()
             self._bring_up_ray(api)
             self.tell("deploying the applications")
             api.deploy(deployable(self.config, self.ports))
@@ -73,8 +79,7 @@ class Cell:
             self.record()
         if self._edge() is not None:
             self.tell("starting HAProxy")
-            self._start_haproxy()
-            self._wait_haproxy()
+            self._wait_haproxy(self.edge.begin(time.monotonic()))
         self.record()
 
     def serve_api(self) -> ServeApi:
@@ -83,32 +88,27 @@ class Cell:
         return ServeApi(f"http://127.0.0.1:{self.ports.dashboard}", token)
 
     def supervise(self, stopped: Callable[[float], bool]) -> None:
-        """Keep HAProxy running until `stopped(seconds)` says so. Raises `CellError` if Ray ends."""
-        failures, up_since, recorded = 0, time.monotonic(), time.monotonic()
+        """Keep PostgreSQL and HAProxy running until `stopped(seconds)` says so.
+
+        Raises `CellError` if Ray ends: everything in it is gone.
+        """
+        recorded = time.monotonic()
         while not stopped(_POLL_S):
             self._insist_on_ray()
-            if time.monotonic() - recorded > _RECORD_EVERY_S:
+            now = time.monotonic()
+            # Both are asked: one that keeps failing must not keep the other down.
+            again = [part.look(now, self.tell) for part in (self.database, self.edge)]
+            if any(again) or now - recorded > _RECORD_EVERY_S:
                 self.record()
-                recorded = time.monotonic()
-            if self.haproxy_process is None or self.haproxy_process.poll() is None:
-                continue
-            if time.monotonic() - up_since > _STEADY_S:
-                failures = 0
-            pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-            self.tell(
-                f"HAProxy ended ({self.haproxy_process.returncode}); restarting in {pause_s:g} s"
-            )
-            if stopped(pause_s):
-                return
-            failures, up_since = failures + 1, time.monotonic()
-            self._start_haproxy()
-            self.record()
+                recorded = now
 
     def stop(self) -> list[int]:
         """End every process of the cell. Returns the pids that could not be ended."""
-        left = end_all(self.state) if self.state else []
-        for child in self._children():
-            child.poll()
+        # The database last: what the applications still write must find it.
+        left = [*(state.end_all(self.state) if self.state else []), *store.stop(self.home)]
+        for child in (*self._children(), self.database.process):
+            if child is not None:
+                child.poll()
         if not left:
             state.forget(self.home)
         return left
@@ -117,11 +117,27 @@ class Cell:
         """Write down which processes exist now."""
         if self.state is None:
             return
-        front = Recorded.of(self.haproxy_process.pid) if self.haproxy_process else None
-        charged = (Charged("haproxy", "api", front),) if front else ()
+        nodes = {"haproxy": ("api", self.edge), "postgres": ("data", self.database)}
+        charged = tuple(
+            Charged(name, node, process)
+            for name, (node, part) in nodes.items()
+            if part.process is not None and (process := Recorded.of(part.process.pid))
+        )
         sessions = tuple(child.pid for child in self._children())
         self.state = self.state.with_sessions(sessions, charged)
         state.write(self.home, self.state)
+
+    def _bring_up_store(self) -> None:
+        """The database first: a replica that starts looks for it."""
+        args = store.records_args(self.site)
+        if args is None:
+            return
+        process = None
+        if store.is_local(args):
+            self.tell("starting PostgreSQL")
+            process = self.database.begin(time.monotonic())
+            self.record()
+        store.bring_up(process, args, self.home, self.tell, self._insist_on_going_on)
 
     def _bring_up_ray(self, api: ServeApi) -> None:
         self.tell("starting Ray")
@@ -135,14 +151,10 @@ class Cell:
                     raise
                 self.tell(f"{error}; once more")
                 if self.state is not None:
-                    end_all(self.state)
+                    state.end_all(self.state)
 
     def _start_ray(self) -> None:
-        folder = head.ray_dir(self.home)
-        head.prepare_ray_dir(folder)
-        self.state = new_state(str(self.config.resolve()), self.ports, folder)
-        state.write(self.home, self.state)
-        line = [*head.command(self.ports, folder), "--block"]
+        line = [*head.command(self.ports, head.ray_dir(self.home)), "--block"]
         # From here on a crash of this process leaves a trace for `down`.
         self.ray_process = self._spawn("ray", head.runnable(line))
         self.record()
@@ -162,28 +174,30 @@ class Cell:
                     ) from error
                 time.sleep(_POLL_S)
 
-    def _insist_on_ray(self) -> None:
+    def _insist_on_going_on(self) -> None:
         if self.interrupted():
             raise Interrupted
+
+    def _insist_on_ray(self) -> None:
+        self._insist_on_going_on()
         if self.ray_process is None or self.ray_process.poll() is not None:
             code = self.ray_process.returncode if self.ray_process else "never started"
             raise CellError(f"Ray ended ({code}); see {self.home.logs / 'ray.log'}")
 
-    def _start_haproxy(self) -> None:
+    def _start_haproxy(self) -> subprocess.Popen[bytes]:
         edge = self._edge()
         assert edge is not None
         files = haproxy.Files(self.home.run / "haproxy", head.ray_dir(self.home))
         config = haproxy.write(edge, files)
         haproxy.check(config)
-        self.haproxy_process = self._spawn("haproxy", haproxy.command(config))
+        return self._spawn("haproxy", haproxy.command(config))
 
-    def _wait_haproxy(self) -> None:
-        assert self.haproxy_process is not None
+    def _wait_haproxy(self, process: subprocess.Popen[bytes]) -> None:
         files = haproxy.Files(self.home.run / "haproxy", head.ray_dir(self.home))
         deadline = time.monotonic() + HAPROXY_READY_TIMEOUT_S
         while not haproxy.servers_up(files.admin_socket):
             self._insist_on_ray()
-            if self.haproxy_process.poll() is not None:
+            if process.poll() is not None:
                 raise CellError(f"HAProxy ended; see {self.home.logs / 'haproxy.log'}")
             if time.monotonic() > deadline:
                 raise CellError("HAProxy found no API replica that is ready")
@@ -214,15 +228,9 @@ class Cell:
             )
 
     def _children(self) -> list[subprocess.Popen[bytes]]:
-        return [child for child in (self.haproxy_process, self.ray_process) if child is not None]
-
-
-def end_all(found: State) -> list[int]:
-    """End every process of a cell; twice, for those born meanwhile. Returns the pids left over."""
-    left: list[int] = []
-    for grace_s in (STOP_GRACE_S, 1.0):
-        left = processes.end(processes.members(found.sessions, found.started), grace_s=grace_s)
-    return left
+        """Those that lead a session; PostgreSQL is found by its folder."""
+        found = (self.edge.process, self.ray_process)
+        return [child for child in found if child is not None]
 
 
 def deployable(config: Path, ports: Ports) -> dict[str, Any]:
@@ -235,15 +243,3 @@ def deployable(config: Path, ports: Ports) -> dict[str, Any]:
 def api_args(site: SiteConfig) -> ApiArgs | None:
     """The arguments of the API application, if the config has one."""
     return next((app.args for app in site.applications if isinstance(app, ApiApplication)), None)
-
-
-def new_state(config: str, ports: Ports, ray_dir: Path, owned: bool = True) -> State:
-    """The state of a cell that starts now; `owned` by this process unless it outlives it."""
-    owner = Recorded.of(os.getpid()) if owned else None
-    return State(
-        owner=owner,
-        config=config,
-        started=time.time(),
-        ports=ports,
-        ray_dir=str(ray_dir),
-    )

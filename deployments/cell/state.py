@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +24,8 @@ from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
 
 HOME_VARIABLE = "MEDREC_HOME"
+STOP_GRACE_S = 4.0
+PUBLIC_URL_VARIABLE = "MEDREC_PUBLIC_URL"
 
 
 class CellError(Exception):
@@ -95,7 +98,12 @@ class State:
     @property
     def is_alive(self) -> bool:
         """Whether any of its processes runs."""
-        return bool(processes.members(self.sessions, self.started))
+        return bool(self.running())
+
+    def running(self) -> set[Recorded]:
+        """Its processes that run now: those of its sessions, and those charged to a node."""
+        charged = {entry.process for entry in self.charged if entry.process.process()}
+        return processes.members(self.sessions, self.started) | charged
 
     @property
     def base_url(self) -> str:
@@ -110,18 +118,36 @@ class State:
     def with_sessions(self, sessions: tuple[int, ...], charged: tuple[Charged, ...]) -> State:
         """The state with further sessions, and with the processes that run in them now."""
         every = tuple(sorted({*self.sessions, *sessions}))
-        found = processes.members(every, self.started)
-        return replace(
-            self,
-            sessions=every,
-            processes=tuple(sorted(found, key=lambda entry: entry.pid)),
-            charged=charged,
-        )
+        later = replace(self, sessions=every, charged=charged)
+        return replace(later, processes=tuple(sorted(later.running(), key=lambda entry: entry.pid)))
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Home:
     """The home that the environment chooses."""
     return Home(Path(environment.get(HOME_VARIABLE) or PROJECT_ROOT / ".medrec").resolve())
+
+
+def new(config: str, ports: Ports, ray_dir: Path, owned: bool = True) -> State:
+    """The state of a cell that starts now; `owned` by this process unless it outlives it."""
+    owner = Recorded.of(os.getpid()) if owned else None
+    return State(
+        owner=owner,
+        config=config,
+        started=time.time(),
+        ports=ports,
+        ray_dir=str(ray_dir),
+    )
+
+
+def end_all(found: State) -> list[int]:
+    """End every process of a cell but its database; twice, for those born meanwhile.
+
+    Returns the pids left over.
+    """
+    left: list[int] = []
+    for grace_s in (STOP_GRACE_S, 1.0):
+        left = processes.end(processes.members(found.sessions, found.started), grace_s=grace_s)
+    return left
 
 
 def write(at: Home, state: State) -> None:
@@ -166,7 +192,7 @@ def refuse_if_running(at: Home) -> None:
     state = read(at)
     if state is None:
         return
-    running = processes.members(state.sessions, state.started)
+    running = state.running()
     if running and state.owner is None:
         raise CellError(_already(state, at))
     if running:

@@ -50,6 +50,11 @@ class LocalServer:
     sockets: Path
     log: Path
 
+    @property
+    def exists(self) -> bool:
+        """Whether the cluster has been made."""
+        return (self.data / "PG_VERSION").exists()
+
     def dsn(self, role: str, database: str = DATABASE) -> str:
         """libpq's connection string for one of the roles."""
         return psycopg.conninfo.make_conninfo(
@@ -58,8 +63,8 @@ class LocalServer:
 
     def initialise(self) -> None:
         """Make the cluster if there is none. Raises `CellError`."""
-        version = self.data / "PG_VERSION"
-        if version.exists():
+        if self.exists:
+            version = self.data / "PG_VERSION"
             if (found := version.read_text(encoding="ascii").strip()) != MAJOR:
                 raise CellError(f"{self.data} is of PostgreSQL {found}, this is {MAJOR}: upgrade")
             postgres_account.hand_over(self.data)
@@ -136,7 +141,18 @@ class LocalServer:
     def running(self) -> Recorded | None:
         """The server of this data folder, whoever started it; None if there is none."""
         pid = self._written_pid()
-        return Recorded.of(pid) if pid is not None and pid in self._pids() else None
+        return Recorded.of(pid) if pid is not None and pid in self.pids() else None
+
+    def pids(self) -> set[int]:
+        """Every process that stands in the data folder; a zombie stands nowhere."""
+        found, data = set(), str(self.data.resolve())
+        for process in psutil.process_iter():
+            try:
+                if process.name() == "postgres" and process.cwd() == data:
+                    found.add(process.pid)
+            except psutil.Error:
+                continue
+        return found
 
     def stop(self) -> list[int]:
         """Fast shutdown: connections are cut, data are flushed; then by force. Pids left over."""
@@ -161,7 +177,7 @@ class LocalServer:
     def _clear_orphans(self) -> None:
         """Wait for the backends of a killed server, then end them: a new one would refuse to start."""
         deadline = time.monotonic() + _ORPHANS_TIMEOUT_S
-        while self._pids() and time.monotonic() < deadline:
+        while self.pids() and time.monotonic() < deadline:
             if self.running():
                 raise CellError(f"PostgreSQL already runs in {self.data}: run medrec down first")
             time.sleep(_POLL_S)
@@ -172,7 +188,7 @@ class LocalServer:
 
     def _end_orphans(self) -> list[int]:
         processes = []
-        for pid in self._pids():
+        for pid in self.pids():
             try:
                 processes.append(psutil.Process(pid))
                 processes[-1].kill()
@@ -180,17 +196,6 @@ class LocalServer:
                 continue
         _, left = psutil.wait_procs(processes, timeout=_KILL_S)
         return [process.pid for process in left if process.status() != psutil.STATUS_ZOMBIE]
-
-    def _pids(self) -> set[int]:
-        """Every process that stands in the data folder; a zombie stands nowhere."""
-        found, data = set(), str(self.data.resolve())
-        for process in psutil.process_iter():
-            try:
-                if process.name() == "postgres" and process.cwd() == data:
-                    found.add(process.pid)
-            except psutil.Error:
-                continue
-        return found
 
     def _written_pid(self) -> int | None:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 
-CONNECTIONS = 200
+from configs.args import LOCAL_CONNECTIONS
+
 _MB_PER_GB = 1024
 
 
@@ -15,11 +16,11 @@ def settings(memory_gb: float, cpu: float) -> dict[str, str]:
         # No TCP: a private socket is the only way in.
         "listen_addresses": "",
         "unix_socket_permissions": "0700",
-        "max_connections": str(CONNECTIONS),
+        "max_connections": str(LOCAL_CONNECTIONS),
         # An eighth of the node: the system's cache holds the rest, and the custodian needs some too.
         "shared_buffers": _mb(memory_mb / 8, 64, 16_384),
         "effective_cache_size": _mb(memory_mb / 2, 256, 65_536),
-        "work_mem": _mb(memory_mb / 8 / CONNECTIONS, 4, 64),
+        "work_mem": _mb(memory_mb / 8 / LOCAL_CONNECTIONS, 4, 64),
         "maintenance_work_mem": _mb(memory_mb / 32, 64, 2_048),
         "random_page_cost": "1.1",
         "max_wal_size": _mb(memory_mb / 4, 1_024, 16_384),

@@ -6,8 +6,7 @@ import time
 
 from rich.console import Console
 
-from deployments.cell import processes, state
-from deployments.cell.running import end_all
+from deployments.cell import processes, state, store
 from deployments.cell.state import CellError
 
 OWNER_TIMEOUT_S = 40.0
@@ -30,7 +29,8 @@ def run() -> None:
         while found.owner and found.owner.process() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     stuck = [found.owner] if found.owner else []
-    left = end_all(state.read(home) or found) + processes.end(stuck, grace_s=0)
+    left = state.end_all(state.read(home) or found) + processes.end(stuck, grace_s=0)
+    left += store.stop(home)
     if left:
         raise CellError(f"processes outlived SIGKILL: {', '.join(map(str, left))}")
     state.forget(home)

@@ -1,4 +1,4 @@
-"""`medrec ray start`: a Ray with the virtual nodes' budgets, for `serve deploy`."""
+"""`medrec ray start`: PostgreSQL, and a Ray with the virtual nodes' budgets, for `serve deploy`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import subprocess
 
 from rich.console import Console
 
-from deployments.cell import head, state
+from configs.args import RecordsArgs
+from deployments.cell import head, state, store
 from deployments.cell import ports as cell_ports
-from deployments.cell.running import RAY_ATTEMPTS, RAY_START_TIMEOUT_S, end_all, new_state
-from deployments.cell.state import CellError, Home, State
+from deployments.cell.processes import Recorded
+from deployments.cell.running import RAY_ATTEMPTS, RAY_START_TIMEOUT_S
+from deployments.cell.state import CellError, Charged, Home, State
 
 
 def run(offset: int, *, print_only: bool) -> None:
-    """Print the lines that start Ray, and unless told otherwise, run them. Raises `CellError`."""
+    """Print the lines that start Ray, and unless told otherwise, run them. Raises `CellError`.
+
+    The home's own PostgreSQL is started as well; `medrec up` alone starts it again when it dies.
+    """
     home = state.home()
     home.prepare()
     try:
@@ -34,17 +39,37 @@ def run(offset: int, *, print_only: bool) -> None:
         if own:
             raise CellError("\n".join(str(entry) for entry in own))
         head.prepare_ray_dir(folder)
-        cell = new_state("", ports, folder, owned=False)
-        for _ in range(RAY_ATTEMPTS):
-            code = _start(cell, home, variables, line)
-            if code == 0:
-                break
-        else:
-            raise CellError(f"ray start failed ({code}); see {home.logs / 'ray.log'}")
+        cell = state.new("", ports, folder, owned=False)
+        try:
+            cell = _start_store(cell, home, notes)
+            _start_ray(cell, home, variables, line)
+        except BaseException:
+            store.stop(home)
+            state.forget(home)
+            raise
     notes.print("\n[bold green]Ray runs.[/] In each shell that deploys or asks:")
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DASHBOARD_ADDRESS"):
         notes.print(f"  export {name}={shlex.quote(variables[name])}")
     notes.print("  serve deploy configs/local.yaml\nmedrec down stops it.")
+
+
+def _start_store(cell: State, home: Home, notes: Console) -> State:
+    """Start PostgreSQL and migrate it. Returns the state with it."""
+    process = store.start(home, notes.print)
+    server = Recorded.of(process.pid)
+    cell = cell.with_sessions((), (Charged("postgres", "data", server),) if server else ())
+    state.write(home, cell)
+    store.bring_up(process, RecordsArgs(), home, notes.print)
+    return cell
+
+
+def _start_ray(cell: State, home: Home, variables: dict[str, str], line: list[str]) -> None:
+    code = -1
+    for _ in range(RAY_ATTEMPTS):
+        code = _start(cell, home, variables, line)
+        if code == 0:
+            return
+    raise CellError(f"ray start failed ({code}); see {home.logs / 'ray.log'}")
 
 
 def _start(cell: State, home: Home, variables: dict[str, str], line: list[str]) -> int:
@@ -58,18 +83,17 @@ def _start(cell: State, home: Home, variables: dict[str, str], line: list[str]) 
             env=head.process_environment(variables),
             start_new_session=True,
         )
-    state.write(home, cell.with_sessions((child.pid,), ()))
+    state.write(home, cell.with_sessions((child.pid,), cell.charged))
     code = -1
     try:
         code = child.wait(RAY_START_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        cell = cell.with_sessions((child.pid,), ())
+        cell = cell.with_sessions((child.pid,), cell.charged)
         if code == 0:
             state.write(home, cell)
         else:
-            end_all(cell)
+            state.end_all(cell)
             child.poll()
-            state.forget(home)
     return code

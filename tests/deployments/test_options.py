@@ -58,7 +58,7 @@ def test_every_deployment_sets_every_default_that_hurts(site: Path) -> None:
             if config.autoscaling_config is not None:
                 assert config.autoscaling_config.downscale_delay_s < 600, name
                 assert config.autoscaling_config.look_back_period_s < 30, name
-    assert {"cell", "api"} < seen
+    assert {"cell", "custodian", "api"} < seen
 
 
 @pytest.mark.parametrize("site", SITES, ids=lambda path: path.stem)
@@ -83,7 +83,7 @@ def test_serves_own_proxy_is_bound_and_limited(site: Path) -> None:
     assert all(options["request_timeout_s"] > entry["request_timeout_s"] for entry in limits)
 
 
-@pytest.mark.parametrize("application", ["ai", "api"])
+@pytest.mark.parametrize("application", ["ai", "data", "api"])
 def test_a_ray_without_budgets_is_refused_with_the_line_that_gives_them(
     application: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from configs.reader import read_yaml
 from deployments.cell import state
 from deployments.cell.ports import Ports, free_offset
 from deployments.cell.processes import members
+from deployments.data.postgres import APPLICATION, local
 from tests.conftest import LOCAL, RunningCell, medrec, start_cell
 
 pytestmark = pytest.mark.cluster
@@ -66,7 +68,12 @@ def test_status_tells_pools_replicas_models_and_addresses(cell: RunningCell) -> 
     assert report["addresses"]["api"] == cell.base_url
     assert report["models"] == ["gemma3-demo"]
     deployments = {(row["application"], row["deployment"]): row for row in report["deployments"]}
-    assert set(deployments) == {("ai", "cell"), ("ai", "gemma3-demo"), ("api", "api")}
+    assert set(deployments) == {
+        ("ai", "cell"),
+        ("ai", "gemma3-demo"),
+        ("data", "custodian"),
+        ("api", "api"),
+    }
     assert all(row["running"] == len(row["pids"]) > 0 for row in deployments.values())
     memory = report["pools"]["ai"]["memory_gb"]
     assert memory["budget"] >= memory["reserved"] == 2.5
@@ -82,8 +89,8 @@ def test_starting_twice_says_so_with_pid_and_address(cell: RunningCell) -> None:
 
 
 def test_haproxy_comes_back_when_it_is_killed(cell: RunningCell) -> None:
-    (charged,) = cell.state.charged
-    assert (charged.name, charged.node) == ("haproxy", "api")
+    charged = charged_of(cell, "haproxy")
+    assert charged.node == "api"
     psutil.Process(charged.process.pid).kill()
 
     def answers() -> bool:
@@ -92,7 +99,29 @@ def test_haproxy_comes_back_when_it_is_killed(cell: RunningCell) -> None:
         except httpx.TransportError:
             return False
 
-    wait_for("another HAProxy", lambda: cell.state.charged[0].process != charged.process)
+    wait_for("another HAProxy", lambda: charged_of(cell, "haproxy") != charged)
+    wait_for("an answer", answers)
+
+
+def test_postgresql_is_charged_to_the_data_node_and_comes_back_when_it_is_killed(
+    cell: RunningCell,
+) -> None:
+    charged = charged_of(cell, "postgres")
+    assert charged.node == "data"
+    report = json.loads(medrec("status", "--json", home=cell.home).stdout)
+    memory = report["pools"]["data"]["memory_gb"]
+    assert 0.05 < memory["used"] < memory["budget"]
+    psutil.Process(charged.process.pid).kill()
+    dsn = local(state.Home(cell.home)).dsn(APPLICATION)
+
+    def answers() -> bool:
+        try:
+            with psycopg.connect(dsn, connect_timeout=2) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    wait_for("another PostgreSQL", lambda: charged_of(cell, "postgres") != charged)
     wait_for("an answer", answers)
 
 
@@ -109,7 +138,8 @@ def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) ->
     found = state.read(at)
     assert found is not None
     assert cell.stop(signal.SIGINT) == 0
-    assert members(found.sessions, found.started) == set()
+    assert found.running() == set()
+    assert postgres_of(at) == set()
     assert cell.said().endswith("stopping\nstopped\n")
 
 
@@ -120,11 +150,13 @@ def test_after_a_kill_the_rest_is_named_by_up_and_ended_by_down(tmp_path: Path, 
     cell.process.kill()
     cell.process.wait()
     assert members_of(at)
+    assert postgres_of(at)
     refused = medrec("up", "--port-offset", "auto", home=home)
     assert refused.returncode == 1
     assert "an earlier cell left processes behind" in refused.stderr
     assert medrec("down", home=home).returncode == 0
     assert members_of(at) == set()
+    assert postgres_of(at) == set()
 
 
 def test_serve_deploy_works_after_ray_start_and_down_ends_it(tmp_path: Path, home: Path) -> None:
@@ -158,8 +190,21 @@ def test_serve_deploy_works_after_ray_start_and_down_ends_it(tmp_path: Path, hom
     wait_for("an answer through Serve's proxy", answers, timeout_s=120)
     found = state.read(state.Home(home))
     assert found is not None
+    assert postgres_of(state.Home(home))
     assert medrec("down", home=home).returncode == 0
-    assert members(found.sessions, found.started) == set()
+    assert found.running() == set()
+    assert postgres_of(state.Home(home)) == set()
+
+
+def charged_of(cell: RunningCell, name: str) -> state.Charged:
+    """The process of this name that the cell's state charges to a node."""
+    (found,) = (entry for entry in cell.state.charged if entry.name == name)
+    return found
+
+
+def postgres_of(at: state.Home) -> set[int]:
+    """The processes of the home's own PostgreSQL."""
+    return local(at).pids()
 
 
 def members_of(at: state.Home) -> set[object]:

@@ -1,4 +1,4 @@
-"""Two applications without models, for the tests of what starts and ends them."""
+"""Three applications without models, for the tests of what starts and ends them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ surface = FastAPI()
 
 
 class Idle:
-    """Does nothing, on the `ai` node."""
+    """Does nothing, on the `ai` or `data` node."""
 
 
 @serve.ingress(surface)
@@ -29,6 +29,11 @@ class Surface:
 def ai(args: dict[str, Any]) -> serve.Application:
     """The models' place."""
     return _application("ai", "cell", Idle)
+
+
+def data(args: dict[str, Any]) -> serve.Application:
+    """The custodian's place."""
+    return _application("data", "custodian", Idle)
 
 
 def api(args: dict[str, Any]) -> serve.Application:

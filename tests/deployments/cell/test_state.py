@@ -72,7 +72,7 @@ def test_a_second_holder_is_told_who_runs_where(home: Home) -> None:
 def test_processes_that_an_earlier_cell_left_are_named(home: Home) -> None:
     with subprocess.Popen(["sleep", "30"], start_new_session=True) as child:
         try:
-            state.write(home, a_state(sessions=(child.pid,), started=time.time()))
+            state.write(home, a_state(sessions=(child.pid,), started=time.time(), charged=()))
             with pytest.raises(CellError, match=rf"left processes behind \({child.pid}\)"):
                 state.refuse_if_running(home)
         finally:

@@ -1,0 +1,82 @@
+"""What the custodian does, job by job: how often, for how long at most, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from configs.args import DataArgs
+from deployments.data.audit.chain import Audit
+from deployments.data.audit.sweep import Watch, sweep
+from deployments.data.blobs.sweep import sweep as sweep_blobs
+from deployments.data.database import Database
+from deployments.data.interactions import retention
+from deployments.data.places import Places
+from deployments.data.records.idempotency import KEPT_S
+
+_DAY_S = 86_400.0
+# Old relationships are of no use to anybody, and of interest to whoever asks who had access.
+CARE_KEPT_S = 365 * _DAY_S
+_BATCH = 1_000
+
+Figures = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One duty. `run` is given a moment of `time.monotonic()` by which it must be done."""
+
+    name: str
+    every_s: float
+    deadline_s: float
+    run: Callable[[float], Awaitable[Figures]]
+
+
+def jobs(
+    args: DataArgs, database: Database, audit: Audit, watch: Watch, places: Places
+) -> tuple[Job, ...]:
+    """Every job there is; each is safe to repeat and to break off."""
+
+    async def chain_outbox(deadline: float) -> Figures:
+        swept = await sweep(database, deadline=deadline)
+        return {"chained": swept.chained, "stuck": swept.stuck}
+
+    async def verify_chain(deadline: float) -> Figures:
+        step = await watch.verify_step(database, deadline=deadline)
+        return {"checked": step.checked, "seq": step.seq, "faults": watch.faults}
+
+    async def close_abandoned(deadline: float) -> Figures:
+        older_than_s = args.abandoned_after_s
+        closed = await retention.close_abandoned(
+            database, audit, older_than_s=older_than_s, deadline=deadline
+        )
+        return {"closed": closed}
+
+    async def purge_texts(deadline: float) -> Figures:
+        return await retention.purge(database, audit, deadline=deadline)
+
+    async def purge_accounts(deadline: float) -> Figures:
+        async with database.transaction(deadline=deadline) as connection:
+            found = await connection.execute("SELECT * FROM accounts.purge(%s)", [_BATCH])
+            return {str(what): int(rows) for what, rows in await found.fetchall()}
+
+    async def purge_records(deadline: float) -> Figures:
+        async with database.transaction(deadline=deadline) as connection:
+            query = "SELECT keys, relationships FROM records.purge(%s, %s)"
+            found = await connection.execute(query, [KEPT_S, CARE_KEPT_S])
+            row = await found.fetchone()
+        return {"keys": row[0], "relationships": row[1]} if row else {}
+
+    async def sweep_uploads(deadline: float) -> Figures:
+        swept = await sweep_blobs(database, places.blobs, deadline=deadline)
+        return {"parts": swept.parts, "orphans": swept.orphans}
+
+    return (
+        Job("chain-outbox", 5.0, 30.0, chain_outbox),
+        Job("verify-chain", 5.0, 30.0, verify_chain),
+        Job("close-abandoned", 60.0, 60.0, close_abandoned),
+        Job("purge-texts", 3600.0, 300.0, purge_texts),
+        Job("purge-accounts", 600.0, 60.0, purge_accounts),
+        Job("purge-records", 3600.0, 120.0, purge_records),
+        Job("sweep-uploads", 3600.0, 600.0, sweep_uploads),
+    )

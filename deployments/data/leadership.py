@@ -1,0 +1,55 @@
+"""One custodian at a time: whoever holds an advisory lock in the database works, the other waits.
+
+A rolling update has two for a while. The lock belongs to a connection, so it falls with its holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import psycopg
+
+LOCK = 6_374_120_004
+_TIMEOUT_S = 3.0
+
+
+class Leadership:
+    """The wish to lead; `held` tells whether it is fulfilled, and keeps trying."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self.is_held = False
+
+    async def held(self) -> bool:
+        """Ask the database, within seconds; a broken connection has lost the lock."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                self.is_held = await self._ask()
+        except (TimeoutError, psycopg.Error):
+            await self.close()
+        return self.is_held
+
+    async def close(self) -> None:
+        """Give the lock back, if it is held."""
+        self.is_held = False
+        if self._connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await self._connection.close()
+            self._connection = None
+
+    async def _ask(self) -> bool:
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._dsn,
+                autocommit=True,
+                connect_timeout=int(_TIMEOUT_S),
+                application_name="medrec-custodian-lock",
+            )
+        # Taken again by its holder it would count twice, and nobody would give it back twice.
+        query = "SELECT 1" if self.is_held else "SELECT pg_try_advisory_lock(%(key)s)"
+        cursor = await self._connection.execute(query, None if self.is_held else {"key": LOCK})
+        row = await cursor.fetchone()
+        return row is not None and bool(row[0])
