@@ -21,7 +21,7 @@ MEDIA_TYPES = (FHIR_JSON, "application/json")
 Return = Literal["minimal", "representation", "OperationOutcome"]
 
 _FORMATS = ("json", "application/json", "text/json", FHIR_JSON, "fhir+json")
-_VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"')
+_VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"|([0-9]{1,9})')
 _FHIR_VERSION = re.compile(r";\s*fhirversion\s*=\s*\"?([0-9.]*)\"?", re.IGNORECASE)
 
 
@@ -78,7 +78,8 @@ def version_of(request: Request, header: str) -> int | None:
     found = _VERSION.fullmatch(text.strip())
     if found is None:
         raise Invalid(f'{header} takes one version, as W/"3".', param=header)
-    return int(found[1])
+    # Quotes are left out by clients that copy meta.versionId, fhirpy for one.
+    return int(found[1] or found[2])
 
 
 def preferred_return(request: Request) -> Return:
