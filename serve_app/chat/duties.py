@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from deployments.data.audit.entry import AuditEntry, entry_of
-from deployments.data.errors import DeadlineExceeded, Forbidden, NotFound, StoreUnavailable
+from deployments.data.errors import DeadlineExceeded, Forbidden, Gone, NotFound, StoreUnavailable
 from deployments.data.interactions.interaction import Answered, Asked
 from deployments.data.principal import Caller
 from deployments.data.scopes import require
@@ -118,7 +118,7 @@ class Duties:
         """Return if the caller may see the patient and no consent refuses AI; denials are kept."""
         try:
             consent = await self._records.ai_refused(caller, patient)
-        except (Forbidden, NotFound) as error:
+        except (Forbidden, NotFound, Gone) as error:
             denial = entry_of(
                 caller, "ai-request", "denied", patient=patient, code=error.code, **asked.details()
             )

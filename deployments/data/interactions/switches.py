@@ -48,7 +48,7 @@ class SwitchedOff(DataError):
 
     status = 503
     code = "ai_switched_off"
-    issue = "suppressed"
+    issue = "transient"
 
 
 @dataclass(frozen=True, slots=True)

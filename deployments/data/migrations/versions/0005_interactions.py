@@ -91,23 +91,6 @@ CREATE TABLE interactions.followed (
 INSERT INTO interactions.followed (seq) VALUES (0);
 """
 
-# Whether the session that the settings describe may know of a patient: as in the records.
-_SEES = """
-CREATE FUNCTION interactions.sees(wanted text) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT CASE current_setting('medrec.compartment', true)
-        WHEN 'all' THEN true
-        WHEN 'care' THEN EXISTS (
-            SELECT 1 FROM records.care AS c
-            WHERE c.organization = current_setting('medrec.organization', true)
-              AND c.practitioner = current_setting('medrec.practitioner', true)
-              AND c.patient = wanted
-              AND c.starts_at <= now()
-              AND (c.ends_at IS NULL OR c.ends_at > now()))
-        ELSE false
-    END
-$$;
-"""
-
 _POLICIES = """
 ALTER TABLE interactions.interaction ENABLE ROW LEVEL SECURITY;
 ALTER TABLE interactions.decision ENABLE ROW LEVEL SECURITY;
@@ -116,10 +99,10 @@ ALTER TABLE interactions.short_lived ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY seen ON interactions.interaction FOR SELECT TO medrec_app USING (
     organization = current_setting('medrec.organization', true)
-    AND (patient IS NULL OR interactions.sees(patient)));
+    AND (patient IS NULL OR records.sees(patient)));
 CREATE POLICY added ON interactions.interaction FOR INSERT TO medrec_app WITH CHECK (
     organization = current_setting('medrec.organization', true)
-    AND (patient IS NULL OR interactions.sees(patient)));
+    AND (patient IS NULL OR records.sees(patient)));
 -- What has ended stays as it is.
 CREATE POLICY ended ON interactions.interaction FOR UPDATE TO medrec_app
     USING (organization = current_setting('medrec.organization', true) AND ended_at IS NULL)
@@ -138,10 +121,10 @@ CREATE POLICY own ON interactions.switch TO medrec_app
 
 CREATE POLICY seen ON interactions.short_lived FOR SELECT TO medrec_app USING (
     organization = current_setting('medrec.organization', true)
-    AND (patient IS NULL OR interactions.sees(patient)));
+    AND (patient IS NULL OR records.sees(patient)));
 CREATE POLICY added ON interactions.short_lived FOR INSERT TO medrec_app WITH CHECK (
     organization = current_setting('medrec.organization', true)
-    AND (patient IS NULL OR interactions.sees(patient)));
+    AND (patient IS NULL OR records.sees(patient)));
 
 GRANT SELECT, INSERT ON interactions.interaction, interactions.decision, interactions.switch,
     interactions.short_lived TO medrec_app;
@@ -225,7 +208,7 @@ _DUTY_FUNCTIONS = (
 
 def upgrade() -> None:
     """Create the schema `interactions`."""
-    for statements in (_TABLES, _SEES, _POLICIES, _DUTIES):
+    for statements in (_TABLES, _POLICIES, _DUTIES):
         op.execute(statements)
     for function in _DUTY_FUNCTIONS:
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
