@@ -9,11 +9,13 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from configs.args import ApiArgs, Limits
+from configs.args import ApiArgs
 from configs.reader import Demand
 from deployments.admission import admit
 from deployments.ai.client import RayLanguageService
+from deployments.cell.state import home
 from deployments.options import serve_options
+from serve_app.assembly import assemble
 from serve_app.chat.handler import MAX_CHATS
 from serve_app.surface import create_app
 
@@ -27,12 +29,13 @@ MAX_QUEUED_REQUESTS = 2 * MAX_CHATS
 class Api:
     """One API replica. Serve asks it for the ASGI application once it is constructed."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, args: ApiArgs) -> None:
         write_log_lines()
-        self._limits = limits
+        self._args = args
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(RayLanguageService(), self._limits, behind_serve=True)
+        services = assemble(self._args, home(), RayLanguageService())
+        return create_app(services, self._args.limits, behind_serve=True)
 
 
 def write_log_lines() -> None:
@@ -67,4 +70,4 @@ def build(args: dict[str, Any] | ApiArgs) -> serve.Application:
         request_timeout_s=api.limits.request_timeout_s,
     )
     deployment: Any = serve.deployment(**options)(serve.ingress()(Api))
-    return deployment.bind(api.limits)
+    return deployment.bind(api)

@@ -1,4 +1,4 @@
-"""`medrec`, the command line of a cell: up, down, status, serve, ray start."""
+"""`medrec`, the command line of a cell: the cell itself, its records, people and keys."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from deployments.cell.ports import free_offset
 from deployments.cell.state import CellError
 from deployments.edge.haproxy import HaproxyError
 from serve_app.cli.audit import app as audit_app
+from serve_app.cli.demo import app as demo_app
+from serve_app.cli.seal import app as seal_app
 
 app = typer.Typer(
     help="A self-hosted clinical AI platform on this machine.",
@@ -24,6 +26,8 @@ app = typer.Typer(
 ray_app = typer.Typer(help="The Ray below a cell.", no_args_is_help=True)
 app.add_typer(ray_app, name="ray")
 app.add_typer(audit_app, name="audit")
+app.add_typer(seal_app, name="seal")
+app.add_typer(demo_app, name="demo")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]

@@ -1,0 +1,99 @@
+"""The parts of one API replica, put together from its arguments. Waits for no other process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from configs.args import ApiArgs
+from deployments.ai.client import LanguageService
+from deployments.cell.state import Home
+from deployments.data.accounts.wiring import issuer_of, open_accounts
+from deployments.data.audit.chain import Audit
+from deployments.data.audit.reader import AuditReader
+from deployments.data.blobs.store import Blobs
+from deployments.data.database import Database
+from deployments.data.interactions.decisions import Decisions
+from deployments.data.interactions.ledger import Ledger
+from deployments.data.interactions.switches import Switches
+from deployments.data.places import places
+from deployments.data.records.store import Records
+from deployments.data.seal.sealer import Sealer
+from serve_app.ai.routes import ai_routes
+from serve_app.auth.routes import auth_routes
+from serve_app.break_glass import break_glass_routes
+from serve_app.chat.duties import Duties
+from serve_app.fhir.binary import binary_routes
+from serve_app.fhir.routes import fhir_routes
+from serve_app.services import Services
+
+MEGABYTE = 2**20
+SWITCHES_FILE = "ai_switches.json"
+
+
+def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
+    """The services of a replica over the records that `args` names, in the home `home`.
+
+    Raises `CellError` where keys are missing, naming the command that makes them.
+    """
+    rules = args.records
+    at = places(rules, home)
+    sealer = Sealer.load(at.secrets)
+    database = Database(at.dsn, connections=rules.pool_connections, name="medrec-api")
+    audit = Audit(database, at.journal, enabled=rules.audit)
+    records = Records(database, sealer, audit, rules)
+    accounts = open_accounts(
+        rules.sign_in,
+        issuer_of(rules.sign_in, home),
+        at.secrets,
+        database,
+        audit,
+        demo=rules.demo,
+    )
+    ledger = Ledger(database, sealer, audit, rules.retention)
+    switches = Switches(database, audit, home.path / SWITCHES_FILE)
+    decisions = Decisions(database, sealer, audit)
+    blobs = Blobs(sealer, at.blobs, rules)
+    max_body_bytes = int(args.limits.max_body_mb * MEGABYTE)
+
+    def add_records(app: FastAPI) -> None:
+        app.include_router(auth_routes(accounts))
+        app.include_router(break_glass_routes(records.break_glass))
+        app.include_router(ai_routes(decisions, switches, step_up_s=rules.sign_in.step_up_s))
+        # Binary's paths have a shape that FHIR's general ones would take for theirs.
+        app.include_router(binary_routes(records, blobs, database, rules, args.limits))
+        reader = AuditReader(database, audit)
+        app.include_router(fhir_routes(records, reader, rules, max_body_bytes=max_body_bytes))
+
+    return Services(
+        language=language,
+        authority=accounts.authority,
+        audit=audit,
+        duties=Duties(audit, records, ledger, switches, wait_s=rules.deadline_s),
+        routes=(add_records,),
+        parts=(_DatabasePart(database), audit, accounts, switches, ledger, _BlobsPart(blobs)),
+        deadline_s=rules.deadline_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _DatabasePart:
+    database: Database
+
+    async def start(self) -> None:
+        await self.database.open()
+
+    async def close(self) -> None:
+        await self.database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _BlobsPart:
+    blobs: Blobs
+
+    async def start(self) -> None:
+        """Nothing runs until something is stored."""
+
+    async def close(self) -> None:
+        await self.blobs.close()
