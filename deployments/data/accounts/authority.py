@@ -56,9 +56,14 @@ class Authority:
         database: Database,
         provider: OpenIdProvider | None = None,
         *,
+        demo: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With a `provider` its tokens are taken instead of the cell's own."""
+        """With a `provider` its tokens are taken instead of the cell's own.
+
+        Without `demo` the users and keys of a demo are worth nothing.
+        """
+        self._demo = demo
         self._tokens, self._database, self._provider = tokens, database, provider
         self._sessions: Remembered[bool] = Remembered(clock=clock)
         self._keys: Remembered[Principal | None] = Remembered(clock=clock)
@@ -68,6 +73,12 @@ class Authority:
         """Whose credentials these are. Raises `Unauthenticated`, `Forbidden`, `StoreUnavailable`."""
         if not 0 < len(token) <= MAX_TOKEN:
             raise refused()
+        who = await self._identified(token)
+        if who.demo and not self._demo:
+            raise refused()
+        return who
+
+    async def _identified(self, token: str) -> Principal:
         if looks_like_key(token):
             return await self._by_key(token)
         if self._provider is not None:

@@ -127,10 +127,17 @@ def create(folder: Path, *, demo: bool, now: float | None = None) -> None:
         _write(folder, demo, [SigningKey.fresh(time.time() if now is None else now)])
 
 
-def rotate(folder: Path, *, now: float | None = None) -> str:
-    """Add a key, which signs from now on; drop those whose tokens are long over. Its id."""
+def rotate(folder: Path, *, own: bool = False, now: float | None = None) -> str:
+    """Add a key, which signs from now on; drop those whose tokens are long over. Its id.
+
+    `own` drops every other: a demo made them, and the file is a demo's no longer.
+    """
     moment = time.time() if now is None else now
     demo, found = read(folder)
+    if own:
+        fresh = SigningKey.fresh(moment)
+        _write(folder, False, [fresh])
+        return fresh.kid
     by_age = sorted(found.values(), key=lambda key: key.created)
     # A key is retired when the next one was made, not when it was made itself.
     kept = [

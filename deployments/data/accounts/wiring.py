@@ -44,10 +44,21 @@ class Accounts:
 
 
 def open_accounts(
-    settings: SignIn, issuer: str, secrets: Path, database: Database, journal: Journal
+    settings: SignIn,
+    issuer: str,
+    secrets: Path,
+    database: Database,
+    journal: Journal,
+    *,
+    demo: bool,
 ) -> Accounts:
-    """Raises `CellError` without signing keys, or with a provider that is not wholly configured."""
+    """Raises `CellError` without signing keys, or with a provider that is not wholly configured.
+
+    Without `demo` a demo's signing key is refused here, and a demo's users and keys at each request.
+    """
     keys = SigningKeys(secrets)
+    if keys.demo and not demo:
+        raise CellError("the signing key was made by a demo: medrec key rotate-signing --own")
     tokens = Tokens(keys, issuer, settings.access_token_s)
     provider = _provider(settings)
     sessions = Sessions(database, tokens, journal, settings)
@@ -55,7 +66,7 @@ def open_accounts(
     return Accounts(
         settings=settings,
         issuer=issuer,
-        authority=Authority(tokens, database, provider),
+        authority=Authority(tokens, database, provider, demo=demo),
         keys=keys,
         sessions=sessions,
         sign_ins=SignIns(database, sessions, hashing, journal, settings),
