@@ -73,7 +73,7 @@ def test_the_records_own_validation_takes_every_resource(charts: list[Chart]) ->
         }
         for entry in entries(one):
             resource = resolved(entry["resource"], known)
-            validate(resource["resourceType"], resource, RecordsArgs().identifier_systems)
+            validate(resource["resourceType"], resource, with_real_systems.systems)
 
 
 def test_every_reference_leads_to_something_earlier_or_in_the_same_part(
