@@ -111,8 +111,10 @@ class BreakGlass:
         reason: str,
         patient: str | None = None,
         identifier: tuple[str, str] | None = None,
-    ) -> Grant:
+    ) -> tuple[Grant, bool]:
         """Open a patient, by id or by (system, value) of an identifier, to the caller.
+
+        Tells as well whether the access is new, not one that the same idempotency key has opened.
 
         Raises `Forbidden` without the scope or for who treats nobody, `NotFound` for no such
         patient (on record as denied), `PreconditionFailed` for an identifier that several have.
@@ -143,7 +145,7 @@ class BreakGlass:
                 grant.patient,
                 grant.expires_at.isoformat(timespec="seconds"),
             )
-        return grant
+        return grant, fresh
 
     async def listed(
         self, caller: Caller, *, reviewed: bool | None, count: int, cursor: str | None

@@ -40,7 +40,7 @@ async def fill(house: House) -> tuple[str, str]:
     made = await house.records.create(
         again(house.physician, key="k"), "Observation", people.observation(id)
     )
-    grant = await house.records.break_glass.open(
+    grant, _ = await house.records.break_glass.open(
         again(house.colleague), patient=id, reason="unconscious in the corridor"
     )
     auditor = people.caller("auditor")
