@@ -15,7 +15,9 @@ from deployments.cell.state import CellError
 from deployments.edge.haproxy import HaproxyError
 from serve_app.cli.audit import app as audit_app
 from serve_app.cli.demo import app as demo_app
+from serve_app.cli.key import app as key_app
 from serve_app.cli.seal import app as seal_app
+from serve_app.cli.user import app as user_app
 
 app = typer.Typer(
     help="A self-hosted clinical AI platform on this machine.",
@@ -28,6 +30,8 @@ app.add_typer(ray_app, name="ray")
 app.add_typer(audit_app, name="audit")
 app.add_typer(seal_app, name="seal")
 app.add_typer(demo_app, name="demo")
+app.add_typer(user_app, name="user")
+app.add_typer(key_app, name="key")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]
