@@ -1,0 +1,95 @@
+"""An open audit on a fresh database, and a PostgreSQL of a test's own that it may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.cell import state
+from deployments.data import postgres
+from deployments.data.audit.chain import Audit
+from deployments.data.database import Database
+from deployments.data.migrate import migrate
+from deployments.data.postgres import APPLICATION, OWNER, LocalServer
+
+
+@pytest.fixture
+async def audit(database: Database, tmp_path: Path) -> AsyncIterator[Audit]:
+    """An open audit with a journal of its own."""
+    opened = Audit(database, tmp_path / "journal")
+    await opened.start()
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+class MortalServer:
+    """A PostgreSQL that is killed, stopped, frozen and started again."""
+
+    def __init__(self, server: LocalServer) -> None:
+        self._server = server
+        self._process: subprocess.Popen[bytes] | None = None
+        self.dsn, self.owner_dsn = server.dsn(APPLICATION), server.dsn(OWNER)
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections; after a kill it recovers first."""
+        self._process = self._server.start()
+        self._server.wait_ready(self._process)
+
+    def kill(self) -> None:
+        """SIGKILL for every process of it at once: what no disk has yet is gone."""
+        assert self._process is not None
+        for process in self._tree():
+            process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+    def freeze(self) -> None:
+        """Nothing answers any more, and no connection breaks."""
+        for process in self._tree():
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """The end of `freeze`."""
+        for process in self._tree():
+            process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """An orderly end."""
+        left = self._server.stop()
+        if self._process is not None:
+            self._process.wait(10)
+        self._server.discard()
+        assert not left
+
+    def _tree(self) -> list[psutil.Process]:
+        assert self._process is not None
+        postmaster = psutil.Process(self._process.pid)
+        return [postmaster, *postmaster.children()]
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[MortalServer]:
+    """A server of this test's own, migrated and running."""
+    home = state.Home(tmp_path / "home")
+    home.prepare()
+    if os.geteuid() == 0:  # PostgreSQL's own user must reach its folder
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)
+    server = postgres.local(home)
+    server.initialise()
+    mortal = MortalServer(server)
+    mortal.start()
+    try:
+        migrate(mortal.owner_dsn)
+        yield mortal
+    finally:
+        mortal.thaw() if mortal._process and mortal._process.poll() is None else None
+        mortal.stop()
