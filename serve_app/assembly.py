@@ -62,7 +62,9 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         app.include_router(break_glass_routes(records.break_glass))
         app.include_router(ai_routes(decisions, switches, step_up_s=rules.sign_in.step_up_s))
         # Binary's paths have a shape that FHIR's general ones would take for theirs.
-        app.include_router(binary_routes(records, blobs, database, rules, args.limits))
+        app.include_router(
+            binary_routes(records, blobs, database, rules, max_json_bytes=max_body_bytes)
+        )
         reader = AuditReader(database, audit)
         app.include_router(fhir_routes(records, reader, rules, max_body_bytes=max_body_bytes))
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from configs.reader import PROJECT_ROOT, ConfigError
 from deployments.cell.ports import free_offset
 from deployments.cell.state import CellError
+from deployments.data.errors import DataError
 from deployments.edge.haproxy import HaproxyError
 from serve_app.cli.audit import app as audit_app
 from serve_app.cli.demo import app as demo_app
@@ -50,7 +51,7 @@ def main() -> None:
     """Run the command; what the operator can act on is a message and exit status 1."""
     try:
         app()
-    except (ConfigError, CellError, HaproxyError) as error:
+    except (ConfigError, CellError, HaproxyError, DataError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[bold red]medrec:[/] {_plain(error)}"
         )
@@ -96,15 +97,16 @@ def serve(
 
 @ray_app.command("start")
 def ray_start(
+    config: Config = LOCAL,
     port_offset: Offset = "0",
     print_only: Annotated[
         bool, typer.Option("--print", help="Only print the lines that would start it.")
     ] = False,
 ) -> None:
-    """Start Ray with the virtual nodes' budgets; then serve deploy takes any site config."""
+    """Start PostgreSQL and Ray with the virtual nodes' budgets; then serve deploy takes the config."""
     from serve_app.cli.ray_start import run
 
-    run(_offset(port_offset), print_only=print_only)
+    run(config, _offset(port_offset), print_only=print_only)
 
 
 def _offset(text: str) -> int:
