@@ -8,6 +8,7 @@ locks out strangers. Names that do not exist are counted as those that do, so no
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -51,20 +52,32 @@ WHERE subject = %(subject)s AND count >= %(limit)s AND until > now()
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Seconds that an address waits, 0 when it may go on; whether it is the first refused so.
+
+    The first alone goes on record, so that nobody without credentials can fill the audit.
+    """
+
+    wait_s: float
+    is_first: bool
+
+
 class Attempts:
     """The counters of sign-in, on a connection whose transaction the caller owns."""
 
     def __init__(self, settings: SignIn) -> None:
         self._settings = settings
 
-    async def take(self, connection: Connection, origin: Origin) -> float:
-        """Count an attempt of the origin's address. Seconds to wait; 0 when it may go on."""
+    async def take(self, connection: Connection, origin: Origin) -> Taken:
+        """Count an attempt of the origin's address."""
         subject = _subject("address", origin.network)
         cursor = await connection.execute(_TAKE, {"subject": subject, "window": WINDOW_S})
         row = await cursor.fetchone()
         assert row is not None
         count, left_s = row
-        return float(left_s) if count > self._settings.address_attempts_per_minute else 0.0
+        beyond = count - self._settings.address_attempts_per_minute
+        return Taken(float(left_s) if beyond > 0 else 0.0, is_first=beyond == 1)
 
     async def locked_s(self, connection: Connection, subject: bytes) -> float:
         """Seconds that a subject stays locked; 0 when it is not."""

@@ -166,10 +166,11 @@ class Passkeys:
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
         ) as connection:
-            wait_s = await self._attempts.take(connection, origin)
-            made = await self._challenge(connection, "sign-in", None) if wait_s <= 0 else None
+            taken = await self._attempts.take(connection, origin)
+            may = taken.wait_s <= 0
+            made = await self._challenge(connection, "sign-in", None) if may else None
         if made is None:
-            raise too_many(wait_s)
+            raise too_many(taken.wait_s)
         options = webauthn.generate_authentication_options(
             rp_id=self._site,
             challenge=made[1],

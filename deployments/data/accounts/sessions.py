@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 
 from configs.args import SignIn
 from deployments.data import scopes
+from deployments.data.accounts.attempts import Attempts, too_many
 from deployments.data.accounts.keys import hash_of
 from deployments.data.accounts.origin import Journal, Origin
 from deployments.data.accounts.tokens import Tokens
@@ -112,6 +113,7 @@ class Sessions:
     ) -> None:
         self._database, self._tokens, self._journal = database, tokens, journal
         self._settings = settings
+        self._attempts = Attempts(settings)
 
     def granted(self, opened: Opened, asked: frozenset[str] | None = None) -> Grant:
         """An access token for a session, with no more scopes than `asked`."""
@@ -141,9 +143,12 @@ class Sessions:
         return Opened(who, row[1], token)
 
     async def refresh(self, token: str, asked: frozenset[str] | None, origin: Origin) -> Grant:
-        """The next access and refresh token. Raises `Invalid` (`invalid_grant`)."""
+        """The next access and refresh token. Raises `Invalid` (`invalid_grant`) or `TooMany`."""
         async with self._database.transaction(deadline=origin.deadline) as connection:
             who, opened, reason = await self._turned(connection, token)
+            taken = await self._attempts.take(connection, origin) if who is None else None
+        if taken is not None and taken.wait_s > 0 and not taken.is_first:
+            raise too_many(taken.wait_s)
         if opened is None:
             await self._journal.journal(origin.entry("refresh", "denied", who, reason=reason))
             raise Invalid("The refresh token is not valid, or not any more.", code="invalid_grant")

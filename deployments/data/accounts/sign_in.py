@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from configs.args import SignIn
 from deployments.data import scopes
 from deployments.data.accounts import passwords
-from deployments.data.accounts.attempts import Attempts, subject_of, too_many
+from deployments.data.accounts.attempts import Attempts, Taken, subject_of, too_many
 from deployments.data.accounts.origin import Journal, Origin
 from deployments.data.accounts.passwords import Hashing
 from deployments.data.accounts.sessions import ACCOUNT_COLUMNS, Account, Grant, Opened, Sessions
@@ -35,7 +35,10 @@ FROM accounts.account a WHERE {{where}}
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an attempt is about: an account or none, its hash, and the counter that judges it."""
+    """What an attempt is about: an account or none, its hash, and the counter that judges it.
+
+    `reason` is what goes on record if it has to wait; nothing does if it is empty.
+    """
 
     account: Account | None
     hash: str | None
@@ -151,35 +154,37 @@ class SignIns:
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
         ) as connection:
-            wait_s = await self._attempts.take(connection, origin)
-            return await self._looked_up(connection, where, username, origin, wait_s)
+            taken = await self._attempts.take(connection, origin)
+            return await self._looked_up(connection, where, username, origin, taken)
 
     async def _found_again(self, caller: Caller, origin: Origin) -> _Found:
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
         ) as connection:
-            wait_s = await self._attempts.take(connection, origin)
+            taken = await self._attempts.take(connection, origin)
             name = caller.principal.id
-            return await self._looked_up(connection, "a.id::text = %(name)s", name, origin, wait_s)
+            return await self._looked_up(connection, "a.id::text = %(name)s", name, origin, taken)
 
     async def _looked_up(
-        self, connection: Connection, where: str, name: str, origin: Origin, wait_s: float
+        self, connection: Connection, where: str, name: str, origin: Origin, taken: Taken
     ) -> _Found:
         values = {"name": name, "address": origin.network}
         row = await (await connection.execute(_BY_NAME.format(where=where), values)).fetchone()
         account = Account(*row[:-2]) if row else None
         known = bool(row and row[-1])
         subject = subject_of(account.username if account else name, origin, known=known)
-        if wait_s > 0:
-            return _Found(account, None, subject, wait_s, "address")
+        if taken.wait_s > 0:
+            reason = "address" if taken.is_first else ""
+            return _Found(account, None, subject, taken.wait_s, reason)
         locked_s = await self._attempts.locked_s(connection, subject)
         return _Found(account, row[-2] if row else None, subject, locked_s)
 
     async def _refuse_if_waiting(self, found: _Found, origin: Origin, action: str) -> None:
         if found.wait_s > 0:
-            who = found.account.principal(frozenset()) if found.account else None
-            entry = origin.entry(action, "denied", who, reason=found.reason)
-            await self._journal.journal(entry)
+            if found.reason:
+                who = found.account.principal(frozenset()) if found.account else None
+                entry = origin.entry(action, "denied", who, reason=found.reason)
+                await self._journal.journal(entry)
             raise too_many(found.wait_s)
 
     async def _failed(self, found: _Found, origin: Origin, action: str, reason: str) -> None:

@@ -29,6 +29,7 @@ class Accounts:
     issuer: str
     authority: Authority
     keys: SigningKeys
+    tokens: Tokens
     sessions: Sessions
     sign_ins: SignIns
     passkeys: Passkeys
@@ -68,6 +69,7 @@ def open_accounts(
         issuer=issuer,
         authority=Authority(tokens, database, provider, demo=demo),
         keys=keys,
+        tokens=tokens,
         sessions=sessions,
         sign_ins=SignIns(database, sessions, hashing, journal, settings),
         passkeys=Passkeys(database, sessions, journal, settings, issuer),
