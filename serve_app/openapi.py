@@ -19,7 +19,9 @@ REF = "#/components/schemas/{model}"
 
 _MEANINGS = {
     400: "The request cannot be honoured; `param` names what is wrong.",
-    404: "No such model, or nothing at this path.",
+    401: "No credentials, or ones that are not valid.",
+    403: "Known, but without the right; `consent_refused`: the patient refuses AI.",
+    404: "No such model or patient, or nothing at this path.",
     405: "The path does not take this method.",
     408: "The body did not arrive in time.",
     413: "The body is larger than `limits.max_body_mb`.",
@@ -33,6 +35,16 @@ _MEANINGS = {
 _EVERYWHERE = (405, 431, 500)
 _REQUEST_ID = {"x-request-id": {"schema": {"type": "string"}, "description": "The request's id."}}
 _RETRY_AFTER = {"retry-after": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
+
+_STAMPS = {
+    name: {"schema": {"type": "string"}, "description": meaning}
+    for name, meaning in (
+        ("x-model", "The model that answers."),
+        ("x-weights-sha256", "SHA-256 of its weights."),
+        ("x-prompt-version", "12 digits of the SHA-256 of its prompt template."),
+        ("x-interaction-id", "The answer's `id`, for `POST /v1/ai/decisions`."),
+    )
+}
 
 _REQUEST_ID_IN = {
     "name": "x-request-id",
@@ -85,10 +97,10 @@ def chat_responses() -> dict[int | str, dict[str, Any]]:
             ]
         },
     }
-    errors = error_responses(400, 404, 408, 413, 415, 429, 503, 504)
+    errors = error_responses(400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
     answer = {
         "description": "The answer; a stream of chunks with `stream: true`.",
-        "headers": _REQUEST_ID,
+        "headers": _REQUEST_ID | _STAMPS,
         "content": {
             "application/json": {"schema": {"$ref": REF.format(model="ChatCompletion")}},
             "text/event-stream": stream,

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp
 
 from configs.args import Limits
 from deployments.ai.client import CellState, ModelCard
+from deployments.data.principal import Principal
 from models.generation import ChatRequest, Delta, Done, Event, Finish, Usage
 from serve_app.surface import create_app
+from tests.serve_app.fake_security import PHYSICIAN, TOKEN, FakeRecord, services_of
 
 MODEL = "gemma3-demo"
 WEIGHTS = "0123456789abcdef" * 4
@@ -23,6 +25,7 @@ HELLO: tuple[Sequence[Event], ...] = (
     (Delta(0, "is ", 1), Delta(0, "120/80", 3)),
     (Finish(0, "stop"), Done(Usage(prompt_tokens=7, cached_tokens=4, completion_tokens=5))),
 )
+SIGNED_IN = {"authorization": f"Bearer {TOKEN}"}
 ASK: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 Step = Sequence[Event] | Exception | Callable[[], Awaitable[None]]
 
@@ -63,20 +66,27 @@ class FakeLanguage:
             self.ended.set()
 
 
-def app_of(service: FakeLanguage, **limits: float) -> ASGIApp:
-    """The surface over `service`."""
-    return create_app(service, Limits(**limits))
+def app_of(
+    service: FakeLanguage,
+    record: FakeRecord | None = None,
+    principal: Principal = PHYSICIAN,
+    **limits: float,
+) -> ASGIApp:
+    """The surface over `service`; what it puts on record goes to `record`."""
+    return create_app(services_of(service, record, principal), Limits(**limits))
 
 
 def http_client(app: ASGIApp) -> httpx.AsyncClient:
-    """A plain client of `app`."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cell")
+    """A plain client of `app`, signed in."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://cell", headers=SIGNED_IN
+    )
 
 
 def openai_client(app: ASGIApp) -> openai.AsyncOpenAI:
     """OpenAI's own client of `app`, without its repetitions."""
     return openai.AsyncOpenAI(
-        api_key="none",
+        api_key=TOKEN,
         base_url="http://cell/v1",
         max_retries=0,
         http_client=httpx2.AsyncClient(transport=httpx2.ASGITransport(app)),
@@ -91,7 +101,10 @@ class RawConnection:
         path: str = "/v1/chat/completions",
         method: str = "POST",
         headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", b"application/json"),),
+        *,
+        signed_in: bool = True,
     ) -> None:
+        credentials = ((b"authorization", b"Bearer " + TOKEN.encode()),) if signed_in else ()
         self.scope: MutableMapping[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -102,7 +115,7 @@ class RawConnection:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": list(headers),
+            "headers": [*headers, *credentials],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -12,6 +13,9 @@ from configs.args import ApiArgs
 from configs.budgets import Budget, ray_resources
 from configs.reader import ConfigError
 from deployments.admission import BudgetsMissing
+from deployments.cell.state import HOME_VARIABLE
+from deployments.data.accounts import signing
+from deployments.data.seal import keys
 from deployments.options import REQUIRED
 from serve_app.application import MAX_ONGOING_REQUESTS, Api, build, write_log_lines
 from serve_app.chat.handler import MAX_CHATS
@@ -57,11 +61,16 @@ def test_the_autoscaler_gets_the_configured_range(budgets: dict[str, float]) -> 
     assert (config.min_replicas, config.max_replicas) == (1, 3)
 
 
-def test_a_replica_builds_its_own_asgi_application(medrec_log: logging.Logger) -> None:
-    app = Api(ApiArgs().limits).__serve_build_asgi_app__()
+def test_a_replica_builds_its_own_asgi_application_without_a_database(
+    medrec_log: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    keys.create(tmp_path / "secrets")
+    signing.create(tmp_path / "secrets", demo=True)
+    app = Api(ApiArgs()).__serve_build_asgi_app__()
     assert isinstance(app, FastAPI)
-    paths = {getattr(route, "path", "") for route in app.routes}
-    assert {"/v1/chat/completions", "/v1/models", "/metrics"} <= paths
+    paths = set(app.openapi()["paths"])
+    assert {"/v1/chat/completions", "/v1/models", "/metrics", "/v1/ai/decisions"} <= paths
 
 
 def test_log_lines_are_written_once_as_they_are(

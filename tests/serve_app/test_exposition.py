@@ -11,6 +11,7 @@ from serve_app import exposition as exposition_module
 from serve_app.exposition import Exposition, MetricsUnavailable, agent_address
 from serve_app.surface import create_app
 from tests.serve_app.fake_language import FakeLanguage, http_client
+from tests.serve_app.fake_security import services_of
 
 TEXT = b'# TYPE ray_medrec_chat_tokens counter\nray_medrec_chat_tokens{model="m"} 3\n'
 
@@ -35,7 +36,7 @@ def relay(agent: Agent) -> Exposition:
 
 async def test_the_agents_text_is_relayed_under_our_own_names() -> None:
     agent = Agent()
-    app = create_app(FakeLanguage(), Limits(), exposition=relay(agent))
+    app = create_app(services_of(FakeLanguage()), Limits(), exposition=relay(agent))
     async with http_client(app) as client:
         answer = await client.get("/metrics")
     assert answer.status_code == 200
@@ -52,7 +53,7 @@ async def test_scrapes_at_once_ask_the_agent_once() -> None:
 
 
 async def test_an_agent_that_fails_is_503_in_the_surfaces_shape() -> None:
-    app = create_app(FakeLanguage(), Limits(), exposition=relay(Agent(status=500)))
+    app = create_app(services_of(FakeLanguage()), Limits(), exposition=relay(Agent(status=500)))
     async with http_client(app) as client:
         answer = await client.get("/metrics")
     assert answer.status_code == 503

@@ -81,7 +81,9 @@ async def test_callers_cannot_switch_off_serves_limits() -> None:
 
 async def test_headers_that_serve_cannot_decode_do_not_reach_it() -> None:
     server = Server(PlainTextResponse("ok"))
-    connection = RawConnection("/v1/models", "GET", headers=[(b"\xff", b"a"), (b"b", b"c")])
+    connection = RawConnection(
+        "/v1/models", "GET", headers=[(b"\xff", b"a"), (b"b", b"c")], signed_in=False
+    )
     await connection.run(server.app)
     assert connection.status == 200
     assert {name for name, _ in server.seen} == {b"b", b"x-request-id"}

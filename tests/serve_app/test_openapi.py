@@ -10,13 +10,14 @@ from serve_app.chat.schema import ChatBody
 from serve_app.shapes import ErrorBody
 from serve_app.surface import create_app
 from tests.serve_app.fake_language import FakeLanguage, app_of, http_client
+from tests.serve_app.fake_security import services_of
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return create_app(FakeLanguage(), Limits()).openapi()
+    return create_app(services_of(FakeLanguage()), Limits()).openapi()
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -59,7 +60,7 @@ def test_every_error_of_every_route_is_the_one_error_shape(document: dict[str, A
 
 def test_the_chat_documents_every_status_that_it_can_answer(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/chat/completions"]["post"]["responses"]
-    expected = {200, 400, 404, 405, 408, 413, 415, 429, 431, 500, 503, 504}
+    expected = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 503, 504}
     assert set(responses) == {str(status) for status in expected}
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
     assert "retry-after" in responses["429"]["headers"]

@@ -15,6 +15,7 @@ from tests.serve_app.fake_language import (
     http_client,
     openai_client,
 )
+from tests.serve_app.fake_security import FakeRecord
 
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -23,7 +24,9 @@ JSON = {"content-type": "application/json"}
 ERRORS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/", {}, 404),
     ("GET", "/v1", {}, 404),
-    ("POST", "/v1/completions", {"json": ASK}, 404),
+    ("POST", "/v1/embeddings", {"json": ASK}, 404),
+    ("POST", CHAT, {"json": ASK, "headers": {"authorization": "Bearer wrong"}}, 401),
+    ("GET", "/v1/models", {"headers": {"authorization": "Basic eA=="}}, 401),
     ("POST", "/v1/chat/completions/", {"json": ASK}, 404),
     ("GET", "/v1/models/nothing", {}, 404),
     ("GET", "/docs", {}, 404),
@@ -63,6 +66,24 @@ async def test_every_error_has_openais_shape_on_every_path(
     ErrorBody.model_validate_json(answer.content)
     assert answer.headers["content-type"] == "application/json"
     assert len(answer.headers.get_list("x-request-id")) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/nothing", "/fhir/Nothing"])
+async def test_paths_of_the_other_surfaces_fail_in_their_own_shapes(path: str) -> None:
+    async with http_client(app_of(FakeLanguage())) as client:
+        answer = await client.get(path)
+    kinds = {"/v1": "application/problem+json", "/fhir": "application/fhir+json"}
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == kinds[path[: path.index("/", 1)]]
+
+
+@pytest.mark.parametrize("path", ["/", CHAT, "/v1/models", "/v1/models/nothing", "/elsewhere"])
+async def test_nothing_is_told_to_who_has_no_credentials(path: str) -> None:
+    record = FakeRecord()
+    connection = RawConnection(path, "GET", (), signed_in=False)
+    await connection.run(app_of(FakeLanguage(), record))
+    assert connection.status == 401
+    assert [(entry.action, entry.outcome) for entry in record.entries] == [("access", "denied")]
 
 
 async def test_head_is_refused_without_a_body() -> None:

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 import pytest
 
+from deployments.data.interactions.interaction import Asked
 from models.errors import EngineStopped
 from models.generation import Delta, Done, Event, Failure, Finish, TokenLogprob, Usage
 from serve_app.chat.answer import Identity, complete
+from serve_app.chat.witness import Witness
 from serve_app.errors import StreamFailed
 from serve_app.shapes import ChatCompletion
 from serve_app.trace import Trace
+from tests.serve_app.fake_security import FakeRecord, caller_of_tests
 
 IDENTITY = Identity("chatcmpl-1", 1_700_000_000, "m", "fp_1")
 DONE = Done(Usage(prompt_tokens=5, cached_tokens=2, completion_tokens=3))
@@ -24,7 +27,9 @@ async def batches(*given: Sequence[Event]) -> AsyncIterator[Sequence[Event]]:
 
 
 async def completion(*given: Sequence[Event], n: int = 1, logprobs: bool = False) -> ChatCompletion:
-    body = await complete(batches(*given), IDENTITY, Trace("r"), n=n, logprobs=logprobs)
+    asked = Asked("chatcmpl-1", "m", "f" * 64, "none", "0" * 64, choices=n)
+    witness = Witness(FakeRecord(), caller_of_tests(), asked)
+    body = await complete(batches(*given), IDENTITY, Trace("r"), witness, n=n, logprobs=logprobs)
     return ChatCompletion.model_validate(orjson.loads(body))
 
 

@@ -21,6 +21,7 @@ from tests.serve_app.fake_language import (
     ASK,
     HELLO,
     MODEL,
+    SIGNED_IN,
     FakeLanguage,
     RawConnection,
     app_of,
@@ -273,7 +274,7 @@ async def test_closing_a_real_connection_ends_the_generation(
     address: tuple[str, FakeLanguage],
 ) -> None:
     url, service = address
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, headers=SIGNED_IN) as client:
         async with client.stream("POST", CHAT, json=ASK_STREAM) as answer:
             async for part in answer.aiter_text():
                 assert "Pressure" in part

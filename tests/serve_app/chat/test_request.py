@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.data.principal import Principal
 from models.generation import ChatRequest, Priority, Sampling
 from serve_app.chat.refusals import validate
-from serve_app.chat.request import engine_request, priority_from
+from serve_app.chat.request import engine_request, fairness_key, patient_from, priority_from
 from serve_app.errors import InvalidParameter
 from tests.serve_app.fake_language import ASK
 
 
 def request_for(**given: object) -> ChatRequest:
     body = validate({**ASK, **given})
-    return engine_request(body, request_id="r", priority=Priority.BATCH, timeout_s=9.0)
+    return engine_request(
+        body, request_id="r", priority=Priority.BATCH, timeout_s=9.0, user="account-1"
+    )
 
 
 def test_a_bare_request_has_openais_defaults() -> None:
     request = request_for()
     assert request.sampling == Sampling()
     assert request.messages == [{"role": "user", "content": "hello"}]
-    assert (request.n, request.max_tokens, request.stop, request.user) == (1, None, (), "")
+    assert (request.n, request.max_tokens, request.stop, request.user) == (1, None, (), "account-1")
     assert request.response_format is None
     assert (request.priority, request.timeout_s) == (Priority.BATCH, 9.0)
 
@@ -38,7 +41,6 @@ def test_every_parameter_reaches_the_engine() -> None:
         n=2,
         stop=["a", "b"],
         max_completion_tokens=11,
-        user="ward-7",
     )
     assert request.sampling == Sampling(
         temperature=0.0,
@@ -53,7 +55,6 @@ def test_every_parameter_reaches_the_engine() -> None:
         top_logprobs=3,
     )
     assert (request.n, request.stop, request.max_tokens) == (2, ("a", "b"), 11)
-    assert request.user == "ward-7"
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -101,3 +102,40 @@ def test_an_unknown_priority_is_refused_by_name() -> None:
         priority_from([(b"x-priority", b"vip-maria")])
     assert refused.value.param == "x-priority"
     assert "maria" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("metadata", "patient"),
+    [
+        (None, None),
+        ({}, None),
+        ({"ward": "7"}, None),
+        ({"patient": "Patient/a-1.b", "ward": "7"}, "a-1.b"),
+    ],
+)
+def test_the_patient_is_a_reference_in_the_metadata(
+    metadata: dict[str, str] | None, patient: str | None
+) -> None:
+    assert patient_from(metadata) == patient
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "a-1", "Patient/", "patient/a", "Patient/a/_history/1", "Patient/a b", "Patient/\n"),
+        *("Group/a", "Patient/" + "a" * 65, "Patient/a\n", "http://x/Patient/a", "Patient/ä"),
+    ],
+)
+def test_a_patient_in_another_form_is_refused_by_name(given: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        patient_from({"patient": given})
+    assert refused.value.param == "metadata.patient"
+    assert refused.value.message.endswith("of the form Patient/<id>.")
+
+
+def test_a_person_is_one_user_whatever_the_request_says() -> None:
+    person = Principal("id-1", "account", "nurse", "hospital", frozenset())
+    machine = Principal("id-2", "key", "service", "hospital", frozenset())
+    assert fairness_key(person, "somebody else") == fairness_key(person, None) == "id-1"
+    assert fairness_key(machine, None) == "id-2"
+    assert fairness_key(machine, "id-1") == "id-2/id-1"
