@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter, Request, Response
 
 from configs.args import RecordsArgs
@@ -20,6 +22,8 @@ from serve_app.fhir.negotiation import (
     version_of,
 )
 from serve_app.fhir.transactions import condition_of, entries_of, response_bundle
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 DEFAULT_PAGE = 20
 MAX_PAGE = 100
@@ -170,14 +174,19 @@ def fhir_routes(
     handlers = FhirRoutes(records, args, max_body_bytes)
     if audit is not None:
         add_audit_events(router, audit, handlers.base)
-    for path, allowed in _ALLOWED.items():
-        others = [each for each in _METHODS if each not in allowed]
-        router.add_api_route(path, handlers.not_offered, methods=others, include_in_schema=False)
-    for path, method, handler, document in (
+    _add(
+        router,
         ("/metadata", "GET", handlers.metadata, documents.METADATA),
         ("", "POST", handlers.transaction, documents.TRANSACTION),
         ("/Patient/{id}/$everything", "GET", handlers.everything, documents.EVERYTHING),
         ("/{type}/_search", "POST", handlers.search, documents.POST_SEARCH),
+    )
+    # Before the general paths, which would take _search and _history for ids.
+    for path, allowed in _ALLOWED.items():
+        others = [each for each in _METHODS if each not in allowed]
+        router.add_api_route(path, handlers.not_offered, methods=others, include_in_schema=False)
+    _add(
+        router,
         ("/{type}", "GET", handlers.search, documents.SEARCH),
         ("/{type}", "POST", handlers.create, documents.CREATE),
         ("/{type}/{id}", "GET", handlers.read, documents.READ),
@@ -185,6 +194,12 @@ def fhir_routes(
         ("/{type}/{id}", "DELETE", handlers.delete, documents.DELETE),
         ("/{type}/{id}/_history", "GET", handlers.history, documents.HISTORY),
         ("/{type}/{id}/_history/{version}", "GET", handlers.vread, documents.VREAD),
-    ):
-        router.add_api_route(path, handler, methods=[method], **document.of_route())
+    )
+    # A base that is written with its slash is the same base.
+    router.add_api_route("/", handlers.transaction, methods=["POST"], include_in_schema=False)
     return router
+
+
+def _add(router: APIRouter, *routes: tuple[str, str, Handler, documents.Document]) -> None:
+    for path, method, handler, document in routes:
+        router.add_api_route(path, handler, methods=[method], **document.of_route())

@@ -118,11 +118,11 @@ def _token(parameter: Parameter, text: str) -> tuple[str | None, str]:
 
 
 def _name(parameter: Parameter, text: str) -> tuple[str, ...]:
-    words = words_of(_unescaped(text))
-    if not words or min(map(len, words)) < MIN_PREFIX:
-        problem = f"takes words of at least {MIN_PREFIX} letters or digits"
-        raise _invalid(parameter, problem)
-    return tuple(words)
+    # Single letters, as the d of d'Ávila, are not compared.
+    words = tuple(word for word in words_of(_unescaped(text)) if len(word) >= MIN_PREFIX)
+    if not words:
+        raise _invalid(parameter, f"takes words of at least {MIN_PREFIX} letters or digits")
+    return words
 
 
 def _exact(parameter: Parameter, text: str) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 1, 1, tzinfo=UTC)
 
+_FIRST, _LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)
+
 Range = tuple[datetime, datetime]
 
 _DATE_TIME = re.compile(
@@ -43,7 +45,7 @@ def range_of(text: str) -> Range:
 
 
 def _end(start: datetime, found: re.Match[str]) -> datetime:
-    if start >= datetime(9998, 1, 1):
+    if start >= _LAST:
         return start
     if found["month"] is None:
         return start.replace(year=start.year + 1)
@@ -68,9 +70,9 @@ def _offset(zone: str) -> timedelta:
 
 
 def _shifted(moment: datetime, offset: timedelta) -> datetime:
-    if moment.year < 3:
-        return EARLIEST
-    return min((moment - offset).replace(tzinfo=UTC), LATEST)
+    # Clamped before the offset is applied: neither end of the calendar may be passed.
+    within = min(max(moment, _FIRST), _LAST)
+    return within.replace(tzinfo=UTC) if within != moment else (moment - offset).replace(tzinfo=UTC)
 
 
 def range_of_element(value: Any) -> Range | None:

@@ -73,8 +73,8 @@ async def test_a_patient_is_found_by_name_and_identifier(fhirpy: AsyncFHIRClient
     patient = await _patient(fhirpy, cpf=people.CPF)
     patients = fhirpy.resources("Patient")
     identifier = f"{people.CPF_SYSTEM}|{people.CPF}"
-    assert (await patients.search(identifier=identifier).first())["id"] == patient.id
-    assert (await patients.search(name="zul").first())["id"] == patient.id
+    assert (await patients.search(identifier=identifier).get())["id"] == patient.id
+    assert (await patients.search(name="zul").get())["id"] == patient.id
     assert await patients.search(name="someone").first() is None
 
 
