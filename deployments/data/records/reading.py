@@ -186,15 +186,16 @@ class Reader:
 
     async def matches(
         self, connection: Connection, caller: Caller, query: SearchQuery
-    ) -> list[Stored]:
-        """The first two that a condition matches: none, one, or too many."""
+    ) -> list[tuple[Stored, bool]]:
+        """The first two that a condition matches, and whether break-glass alone opens each."""
         condition, values = query.where(self._sealer)
         statement = sql.SQL(
-            "SELECT {columns} FROM records.resource AS r WHERE {condition} AND NOT r.deleted"
-            " ORDER BY r.id LIMIT 2"
+            "SELECT {columns}, records.by_break_glass(r.patient) FROM records.resource AS r"
+            " WHERE {condition} AND NOT r.deleted ORDER BY r.id LIMIT 2"
         ).format(columns=COLUMNS, condition=condition)
         rows = await (await connection.execute(statement, values)).fetchall()
-        return [self._rows.stored(caller.principal.organization, row) for row in rows]
+        organization = caller.principal.organization
+        return [(self._rows.stored(organization, row), bool(row[WIDTH])) for row in rows]
 
     async def refusal_of_ai(
         self, connection: Connection, caller: Caller, patient: str

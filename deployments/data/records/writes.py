@@ -143,8 +143,11 @@ class Writes:
             raise PreconditionFailed(message, param="If-None-Exist", code="several_matches")
         if not found:
             return None
-        await self.stage_read(connection, staged, caller, found[0], conditional=True)
-        return found[0]
+        stored, broke_glass = found[0]
+        await self.stage_read(
+            connection, staged, caller, stored, broke_glass=broke_glass, conditional=True
+        )
+        return stored
 
     async def replayed(
         self,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
+import psycopg
 import pytest
 
+from configs.args import RecordsArgs
+from deployments.data.audit.chain import Audit
+from deployments.data.database import Database
 from deployments.data.errors import (
+    CommitUnknown,
     Conflict,
+    DataError,
     Forbidden,
     Gone,
     Invalid,
@@ -18,6 +25,8 @@ from deployments.data.errors import (
     Unsupported,
 )
 from deployments.data.records.search import parse
+from deployments.data.records.store import Records, Stored, Written
+from deployments.data.seal.sealer import Sealer
 from tests.deployments.data.records import people
 from tests.deployments.data.records.conftest import House, Owner
 from tests.deployments.data.records.people import again
@@ -300,6 +309,115 @@ async def test_every_act_is_on_record_before_its_answer(house: House, owner: Own
     assert owner.rows("SELECT count(*) FROM audit.outbox") == [(0,)]
 
 
+async def test_what_is_written_beside_happens_with_it_or_not_at_all(
+    house: House, owner: Owner
+) -> None:
+    id = await house.patient()
+    body = {
+        "resourceType": "Binary",
+        "contentType": "text/plain",
+        "securityContext": {"reference": f"Patient/{id}"},
+    }
+    seen: list[str] = []
+
+    async def beside(connection: psycopg.AsyncConnection[Any], stored: Stored) -> None:
+        row = await connection.execute(
+            "SELECT version FROM records.history WHERE id = %s", (stored.id,)
+        )
+        assert await row.fetchone() == (1,)
+        seen.append(stored.id)
+        if len(seen) == 1:
+            raise Conflict("the content is not there")
+
+    async def upload(print: bytes) -> Written:
+        return await house.records.create(
+            again(house.physician, key="upload"),
+            "Binary",
+            body,
+            fingerprint=print,
+            beside=beside,
+            action="upload",
+            details={"size": 3},
+        )
+
+    with pytest.raises(Conflict):
+        await upload(b"abc")
+    assert owner.rows("SELECT count(*) FROM records.history WHERE type = 'Binary'") == [(0,)]
+    made, repeated = await upload(b"abc"), await upload(b"abc")
+    assert (repeated.replayed, repeated.stored) == (True, made.stored)
+    assert len(seen) == 2
+    with pytest.raises(Unprocessable):
+        await upload(b"xyz")
+    [entry] = owner.entries("upload")
+    assert (entry["patient"], entry["details"]["size"]) == (id, 3)
+    read = await house.records.read(
+        again(house.physician), "Binary", made.stored.id, action="download"
+    )
+    assert read.patient == id
+    assert owner.entries()[-1]["action"] == "download"
+    with pytest.raises(Unsupported):
+        await house.records.update(
+            again(house.physician),
+            "Binary",
+            made.stored.id,
+            {**body, "id": made.stored.id},
+            if_match=None,
+        )
+    with pytest.raises(Unprocessable):
+        await house.records.create(
+            again(house.physician),
+            "Binary",
+            {key: value for key, value in body.items() if key != "securityContext"},
+        )
+
+
+async def test_who_may_not_write_is_told_before_an_upload(house: House) -> None:
+    id = await house.patient()
+    await house.records.may_write(again(house.physician), "Binary", id)
+    await house.records.may_write(again(house.machine), "Binary", None)
+    with pytest.raises(NotFound):
+        await house.records.may_write(again(house.colleague), "Binary", id)
+    with pytest.raises(Forbidden):
+        await house.records.may_write(again(house.physician), "Binary", None)
+    with pytest.raises(Forbidden):
+        await house.records.may_write(people.caller("analyst"), "Binary", id)
+
+
+async def test_provenance_lies_with_the_patient_of_its_target(house: House) -> None:
+    id, other = await house.patient(), await house.patient()
+    made = [
+        await house.records.create(again(house.physician), "Observation", people.observation(each))
+        for each in (id, other)
+    ]
+    target = [{"reference": each.stored.reference} for each in made]
+    body: dict[str, Any] = {
+        "resourceType": "Provenance",
+        "target": target[:1],
+        "recorded": "2026-03-01T10:00:00Z",
+        "agent": [{"who": {"reference": f"Practitioner/{house.physician_id}"}}],
+    }
+    written = await house.records.create(again(house.physician), "Provenance", body)
+    assert written.stored.patient == id
+    with pytest.raises(Unprocessable) as refused:
+        await house.records.create(again(house.physician), "Provenance", {**body, "target": target})
+    assert refused.value.code == "several_patients"
+    with pytest.raises(Unprocessable):
+        await house.records.create(again(house.colleague), "Provenance", body)
+
+
+async def test_with_the_audit_off_nothing_is_recorded_and_all_else_holds(
+    database: Database, sealer: Sealer, audit: Audit, owner: Owner
+) -> None:
+    records = Records(database, sealer, audit, RecordsArgs(audit=False, demo=True))
+    machine = people.caller("service")
+    made = await records.create(again(machine), "Patient", people.patient())
+    await records.read(again(machine), "Patient", made.stored.id)
+    with pytest.raises(NotFound):
+        await records.read(again(machine), "Patient", str(uuid.uuid4()))
+    assert owner.entries() == []
+    assert owner.rows("SELECT count(*) FROM audit.outbox") == [(0,)]
+
+
 async def test_no_marked_text_stands_in_any_row(house: House, owner: Owner) -> None:
     id = await house.patient(cpf=people.CPF)
     kept = {
@@ -344,8 +462,6 @@ async def test_no_marked_text_stands_in_any_row(house: House, owner: Owner) -> N
 async def test_without_the_chain_nothing_is_shown_and_writes_are_unknown(
     house: House, owner: Owner
 ) -> None:
-    from deployments.data.errors import CommitUnknown, DataError
-
     id = await house.patient()
     owner.rows("ALTER TABLE audit.entry ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID")
     with pytest.raises(DataError):
