@@ -38,8 +38,6 @@ CREATE TABLE audit.entry (
 CREATE INDEX entry_patient ON audit.entry (patient, seq) WHERE patient IS NOT NULL;
 CREATE INDEX entry_actor ON audit.entry (actor, seq);
 CREATE INDEX entry_at ON audit.entry USING brin (at);
--- For AI requests that were never closed (audit/unanswered.py).
-CREATE INDEX entry_ai ON audit.entry (action, at) WHERE action IN ('ai-request', 'ai-answer');
 
 -- One row: where the chain stands. Sequence 0 is the empty chain, its hash 32 zero bytes.
 CREATE TABLE audit.head (

@@ -34,6 +34,16 @@ STATEMENTS = (
     "SET session_replication_role = replica",
     "SET ROLE medrec_owner",
 )
+BY_ACCIDENT = (
+    "UPDATE audit.entry SET body = 'x' WHERE seq = 1",
+    "DELETE FROM audit.entry WHERE seq = 2",
+    "TRUNCATE audit.entry",
+    "DELETE FROM audit.head",
+    "TRUNCATE audit.head",
+    "INSERT INTO audit.head (singleton, seq, hash) SELECT false, seq, hash FROM audit.head",
+    "UPDATE audit.head SET seq = 1",
+    "SET LOCAL session_replication_role = replica; DELETE FROM audit.entry",
+)
 
 
 @pytest.fixture
@@ -43,14 +53,20 @@ async def two_entries(audit: Audit) -> None:
 
 
 @pytest.mark.usefixtures("two_entries")
-@pytest.mark.parametrize("statement", STATEMENTS)
-def test_the_application_cannot_touch_the_chain(statement: str, dsns: tuple[str, str]) -> None:
+def test_the_application_cannot_touch_the_chain(dsns: tuple[str, str]) -> None:
     before = chain(dsns[1])
+    allowed = []
     with psycopg.connect(dsns[0]) as application:
-        # Even where it would see every row.
-        application.execute("SELECT set_config('medrec.chain', 'verify', true)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            application.execute(statement)
+        for statement in STATEMENTS:
+            # Even where it would see every row.
+            application.execute("SELECT set_config('medrec.chain', 'verify', true)")
+            try:
+                application.execute(statement)
+                allowed.append(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                pass
+            application.rollback()
+    assert allowed == []
     assert chain(dsns[1]) == before
 
 
@@ -69,27 +85,13 @@ def test_the_application_cannot_insert_a_forged_row(dsns: tuple[str, str]) -> No
 
 
 @pytest.mark.usefixtures("two_entries")
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE audit.entry SET body = 'x' WHERE seq = 1",
-        "DELETE FROM audit.entry WHERE seq = 2",
-        "TRUNCATE audit.entry",
-        "DELETE FROM audit.head",
-        "TRUNCATE audit.head",
-        "INSERT INTO audit.head (singleton, seq, hash) SELECT false, seq, hash FROM audit.head",
-        "UPDATE audit.head SET seq = 1",
-        "SET LOCAL session_replication_role = replica; DELETE FROM audit.entry",
-    ],
-)
-def test_the_owner_does_not_change_the_chain_by_accident(
-    statement: str, dsns: tuple[str, str]
-) -> None:
+def test_the_owner_does_not_change_the_chain_by_accident(dsns: tuple[str, str]) -> None:
     before = chain(dsns[1])
     with psycopg.connect(dsns[1]) as owner:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            owner.execute(statement)
-        owner.rollback()
+        for statement in BY_ACCIDENT:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                owner.execute(statement)
+            owner.rollback()
     assert chain(dsns[1]) == before
 
 
@@ -111,35 +113,37 @@ def test_a_reader_sees_its_organisation_and_nobody_without_one_sees_anything(
 BODY = entry(7).body().decode()
 
 
-@pytest.mark.parametrize(
-    ("id", "body"),
-    [
+def test_the_outbox_takes_no_row_that_the_chain_could_not(dsns: tuple[str, str]) -> None:
+    for id, body in (
         (str(entry(8).id), BODY),
         (str(FORGED.id), "no json"),
         (str(FORGED.id), "[]"),
         (str(FORGED.id), "{}"),
         (str(FORGED.id), f'{{"id": "{FORGED.id}", "x": "{"y" * 140_000}"}}'),
-    ],
-)
-def test_the_outbox_takes_no_row_that_the_chain_could_not(
-    id: str, body: str, dsns: tuple[str, str]
-) -> None:
-    with psycopg.connect(dsns[0]) as application, pytest.raises(psycopg.Error):
-        application.execute("INSERT INTO audit.outbox (id, body) VALUES (%s, %s)", [id, body])
+    ):
+        with psycopg.connect(dsns[0]) as application, pytest.raises(psycopg.Error):
+            application.execute("INSERT INTO audit.outbox (id, body) VALUES (%s, %s)", [id, body])
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["no json", "{}", '{"id": "x"}', f'{{"id": "{FORGED.id}"}}', "\N{GRINNING FACE}", '["a"]'],
-)
+NO_ENTRIES = [
+    "no json",
+    "{}",
+    '{"id": "x"}',
+    f'{{"id": "{FORGED.id}"}}',
+    "\N{GRINNING FACE}",
+    '["a"]',
+]
+
+
 def test_a_body_that_is_no_entry_is_refused_and_the_chain_stays_as_it_was(
-    body: str, dsns: tuple[str, str]
+    dsns: tuple[str, str],
 ) -> None:
     with psycopg.connect(dsns[0]) as application:
-        with pytest.raises(psycopg.Error):
-            application.execute("SELECT audit.append(%s::text[], '{}')", [[BODY, body]])
-        application.rollback()
-        assert application.execute("SELECT seq FROM audit.head").fetchone() == (0,)
+        for body in NO_ENTRIES:
+            with pytest.raises(psycopg.Error):
+                application.execute("SELECT audit.append(%s::text[], '{}')", [[BODY, body]])
+            application.rollback()
+            assert application.execute("SELECT seq FROM audit.head").fetchone() == (0,)
 
 
 def test_names_of_the_caller_do_not_lead_the_append_astray(dsns: tuple[str, str]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import psycopg
 import pytest
@@ -16,14 +17,15 @@ from deployments.data.audit import anchor as anchors
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.verification import GENESIS, Walk
 from deployments.data.audit.verify import Verdict, verify
+from deployments.data.errors import Invalid
 from tests.deployments.data.audit.acts import entry, soon
 
 COUNT = 12
-Owner = psycopg.Connection[tuple[object, ...]]
+Owner: TypeAlias = psycopg.Connection[Any]
 
 
 @pytest.fixture
-async def owner(audit: Audit, dsns: tuple[str, str]) -> Iterator[Owner]:
+async def owner(audit: Audit, dsns: tuple[str, str]) -> AsyncIterator[Owner]:
     """The owner with the triggers off, on a chain of twelve entries."""
     for number in range(1, COUNT + 1):
         await audit.record(entry(number, patient=f"p{number}"), deadline=soon())
@@ -184,29 +186,32 @@ def test_an_entry_inserted_between_others_is_found_there(
     assert [seq for seq, what in found(verdict) if what == "moved"] == list(range(7, 14))
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("id", "gen_random_uuid()"),
-        ("at", "at + interval '1 microsecond'"),
-        ("organization", "'other'"),
-        ("actor", "'other'"),
-        ("role", "'admin'"),
-        ("patient", "'other'"),
-        ("patient", "NULL"),
-        ("action", "'search'"),
-        ("outcome", "'denied'"),
-        ("resource", "NULL"),
-        ("request_id", "''"),
-    ],
+CHANGES = (
+    ("id", "gen_random_uuid()"),
+    ("at", "at + interval '1 microsecond'"),
+    ("organization", "'other'"),
+    ("actor", "'other'"),
+    ("role", "'admin'"),
+    ("patient", "'other'"),
+    ("patient", "NULL"),
+    ("action", "'search'"),
+    ("outcome", "'denied'"),
+    ("resource", "NULL"),
+    ("request_id", "''"),
 )
-def test_a_changed_column_is_found_by_name(
-    column: str, value: str, owner: Owner, dsns: tuple[str, str]
-) -> None:
-    owner.execute(f"UPDATE audit.entry SET {column} = {value} WHERE seq = 5")
-    verdict = verify(dsns[1])
-    assert found(verdict) == [(5, "column")]
-    assert column in verdict.faults[0].detail
+
+
+def test_a_changed_column_is_found_by_name(owner: Owner, dsns: tuple[str, str]) -> None:
+    owner.execute("CREATE TABLE kept AS SELECT * FROM audit.entry WHERE seq = 5")
+    for column, value in CHANGES:
+        owner.execute(f"UPDATE audit.entry SET {column} = {value} WHERE seq = 5")
+        verdict = verify(dsns[1])
+        assert found(verdict) == [(5, "column")]
+        assert column in verdict.faults[0].detail
+        owner.execute(
+            f"UPDATE audit.entry SET {column} = (SELECT {column} FROM kept) WHERE seq = 5"
+        )
+    assert verify(dsns[1]).is_sound
 
 
 def test_a_chain_replaced_as_a_whole_is_sound_and_only_an_anchor_tells(
@@ -254,12 +259,12 @@ def test_an_empty_chain_is_sound(dsns: tuple[str, str]) -> None:
 def hash_of(owner: Owner, seq: int) -> bytes:
     row = owner.execute("SELECT hash FROM audit.entry WHERE seq = %s", [seq]).fetchone()
     assert row is not None
-    return bytes(row[0])  # type: ignore[arg-type]
+    return bytes(row[0])
 
 
-def rows_of(count: int) -> list[list[object]]:
+def rows_of(count: int) -> list[list[Any]]:
     """A sound chain as the walk reads it."""
-    rows: list[list[object]] = []
+    rows: list[list[Any]] = []
     previous = GENESIS
     for seq in range(1, count + 1):
         one = entry(seq)
@@ -297,10 +302,10 @@ def test_any_one_change_anywhere_is_found_at_its_place(data: st.DataObject) -> N
         rows[at][11] = body.decode("latin-1")
     else:
         column = 13 if kind == "hash" else 12
-        rows[at][column] = hashlib.sha256(bytes(rows[at][column])).digest()  # type: ignore[arg-type]
+        rows[at][column] = hashlib.sha256(bytes(rows[at][column])).digest()
     walk = Walk()
     walk.feed(rows)
-    walk.end(head_seq, head_hash)  # type: ignore[arg-type]
+    walk.end(head_seq, head_hash)
     assert walk.faults
     assert min(fault.seq for fault in walk.faults) in (at + 1, at + 2)
 
@@ -310,7 +315,7 @@ def test_a_sound_chain_has_no_faults() -> None:
     walk = Walk()
     walk.feed(rows[:20])
     walk.feed(rows[20:])
-    walk.end(50, rows[-1][13])  # type: ignore[arg-type]
+    walk.end(50, rows[-1][13])
     assert (walk.faults, walk.checked) == ([], 50)
 
 
@@ -325,7 +330,7 @@ class TestAnchors:
     def test_a_key_that_others_can_read_is_refused(self, tmp_path: Path) -> None:
         anchors.load_key(tmp_path)
         (tmp_path / anchors.KEY_FILE).chmod(0o640)
-        with pytest.raises(anchors.Invalid, match="chmod 600"):
+        with pytest.raises(Invalid, match="chmod 600"):
             anchors.load_key(tmp_path)
 
     def test_anchors_are_read_back_and_a_changed_one_is_refused(self, tmp_path: Path) -> None:
@@ -335,17 +340,17 @@ class TestAnchors:
         text = b"".join(anchor.line() for anchor in kept)
         assert anchors.read(text, public) == kept
         for old, new in ((b'"seq":2', b'"seq":3'), (b"02" * 32, b"03" * 32), (b"hosp", b"Hosp")):
-            with pytest.raises(anchors.Invalid, match="not signed by this key"):
+            with pytest.raises(Invalid, match="not signed by this key"):
                 anchors.read(text.replace(old, new), public)
 
     def test_the_anchor_of_another_key_is_refused(self, tmp_path: Path) -> None:
         with tempfile.TemporaryDirectory() as other:
             stranger = anchors.load_key(Path(other))
         line = anchors.sign(stranger, "hospital", 1, bytes(32)).line()
-        with pytest.raises(anchors.Invalid, match="not signed by this key"):
+        with pytest.raises(Invalid, match="not signed by this key"):
             anchors.read(line, anchors.load_key(tmp_path).public_key())
 
     @pytest.mark.parametrize("text", [b"", b"\n", b"x", b"{}", b"[]", b'{"seq":"x"}'])
     def test_what_is_no_anchor_is_refused(self, text: bytes, tmp_path: Path) -> None:
-        with pytest.raises(anchors.Invalid):
+        with pytest.raises(Invalid):
             anchors.read(text, anchors.load_key(tmp_path).public_key())
