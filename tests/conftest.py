@@ -180,7 +180,7 @@ def postgres() -> Iterator[LocalServer]:
         home.prepare()
         server = local_postgres.local(home)
         server.initialise()
-        process = server.start()
+        process = server.start({"fsync": "off"})  # nobody cuts the machine's power here
         try:
             server.wait_ready(process)
             migrate(server.dsn(OWNER))

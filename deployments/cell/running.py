@@ -137,7 +137,9 @@ class Cell:
             self.tell("starting PostgreSQL")
             process = self.database.begin(time.monotonic())
             self.record()
-        store.bring_up(process, args, self.home, self.tell, self._insist_on_going_on)
+        assert self.state is not None
+        base_url = self.state.base_url
+        store.bring_up(process, args, self.home, base_url, self.tell, self._insist_on_going_on)
 
     def _bring_up_ray(self, api: ServeApi) -> None:
         self.tell("starting Ray")

@@ -41,14 +41,22 @@ def bring_up(
     process: subprocess.Popen[bytes] | None,
     args: RecordsArgs,
     home: Home,
+    base_url: str,
     tell: Tell,
     still_wanted: Callable[[], None] = lambda: None,
 ) -> None:
-    """Wait for the cell's own server, if there is one, and migrate. Raises `CellError`."""
+    """Wait for the cell's own server, if there is one, migrate, and see to demo users or refuse them.
+
+    Raises `CellError`.
+    """
+    from deployments.data.accounts.demo import at_start  # `medrec status` needs none of it
+
     if process is not None:
         postgres.local(home).wait_ready(process, still_wanted)
     tell("migrating the records")
-    migrate(places(args, home).owner_dsn)
+    where = places(args, home)
+    migrate(where.owner_dsn)
+    at_start(where, args, home, base_url)
 
 
 def stop(home: Home) -> list[int]:

@@ -17,6 +17,7 @@ from ray.util.metrics import Counter, Gauge
 
 from configs.args import DataArgs
 from deployments.cell.state import home
+from deployments.data.accounts.demo import refuse_demo
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
 from deployments.data.database import Database
@@ -114,10 +115,15 @@ class Custodian:
     """The deployment's one replica; `args` are those of the application `data`."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        """Brings the database to the code's revision first. Raises `CellError` if that fails."""
+        """Brings the database to the code's revision first: `serve deploy` comes without `medrec up`.
+
+        Raises `CellError` if that fails, or if what a demo made would be there for patients.
+        """
         data = DataArgs.model_validate(args)
         where = places(data.records, home())
         migrate(where.owner_dsn)
+        if not data.records.demo:
+            refuse_demo(where)
         self._database = Database(where.dsn, connections=CONNECTIONS, name="medrec-custodian")
         self._audit = Audit(self._database, where.journal, enabled=data.records.audit)
         self._watch = Watch()

@@ -127,7 +127,7 @@ class Database:
             try:
                 yield connection
             except psycopg.Error as error:
-                raise refusal(error, expired=_expired(deadline)) from None
+                raise refusal(error, expired=_expired(deadline), read_only=read_only) from None
             await self._commit(connection, deadline)
         finally:
             await self._give_back(connection, cut)

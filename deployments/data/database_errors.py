@@ -19,13 +19,13 @@ from deployments.data.errors import (
 )
 
 _RETRY_AFTER_S = 1.0
+_READ_ONLY = "25006"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION = {"40001", "40P01"}
 _EXPIRED = {"57014", "25P03", "25P04"}
 _UNAVAILABLE = {
     *("57P01", "57P02", "57P03", "57P05"),  # it shuts down, crashed, starts, idles us out
     *("53000", "53100", "53200", "53300", "53400"),  # out of disk, memory, connections, limits
-    "25006",  # a standby, which takes no writes
     "55P03",  # a lock that somebody holds for long: a migration
 }
 
@@ -39,14 +39,19 @@ def lost(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool
     )
 
 
-def refusal(error: psycopg.Error, *, expired: bool) -> DataError:
-    """The error for something that was not committed; `expired`: its deadline has passed."""
+def refusal(error: psycopg.Error, *, expired: bool, read_only: bool = False) -> DataError:
+    """The error for something that was not committed.
+
+    `expired`: its deadline has passed. `read_only`: it was to write nothing, so that a refused write
+    is our own mistake and not a standby's answer.
+    """
     state = error.sqlstate or ""
     if state in _SERIALIZATION:
         return Conflict("others changed the same at the same time", code="serialization")
     if state in _EXPIRED or (expired and not state):
         return DeadlineExceeded("the database did not answer in time")
-    if state in _UNAVAILABLE or state.startswith("08") or _is_break(error, state):
+    standby = state == _READ_ONLY and not read_only
+    if standby or state in _UNAVAILABLE or state.startswith("08") or _is_break(error, state):
         return StoreUnavailable("the database is not available", retry_after_s=_RETRY_AFTER_S)
     if state == "42501":
         return Forbidden("the database refuses this to the caller")

@@ -6,18 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from configs.args import DataArgs
+from deployments.data.accounts import purge as accounts
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch, sweep
 from deployments.data.blobs.sweep import sweep as sweep_blobs
 from deployments.data.database import Database
 from deployments.data.interactions import retention
 from deployments.data.places import Places
-from deployments.data.records.idempotency import KEPT_S
-
-_DAY_S = 86_400.0
-# Old relationships are of no use to anybody, and of interest to whoever asks who had access.
-CARE_KEPT_S = 365 * _DAY_S
-_BATCH = 1_000
+from deployments.data.records import housekeeping
 
 Figures = dict[str, int]
 
@@ -56,16 +52,11 @@ def jobs(
         return await retention.purge(database, audit, deadline=deadline)
 
     async def purge_accounts(deadline: float) -> Figures:
-        async with database.transaction(deadline=deadline) as connection:
-            found = await connection.execute("SELECT * FROM accounts.purge(%s)", [_BATCH])
-            return {str(what): int(rows) for what, rows in await found.fetchall()}
+        return await accounts.purge(database, deadline=deadline)
 
     async def purge_records(deadline: float) -> Figures:
-        async with database.transaction(deadline=deadline) as connection:
-            query = "SELECT keys, relationships FROM records.purge(%s, %s)"
-            found = await connection.execute(query, [KEPT_S, CARE_KEPT_S])
-            row = await found.fetchone()
-        return {"keys": row[0], "relationships": row[1]} if row else {}
+        gone = await housekeeping.purge(database, deadline=deadline)
+        return {"keys": gone.keys, "relationships": gone.relationships}
 
     async def sweep_uploads(deadline: float) -> Figures:
         swept = await sweep_blobs(database, places.blobs, deadline=deadline)
@@ -75,7 +66,7 @@ def jobs(
         Job("chain-outbox", 5.0, 30.0, chain_outbox),
         Job("verify-chain", 5.0, 30.0, verify_chain),
         Job("close-abandoned", 60.0, 60.0, close_abandoned),
-        Job("purge-texts", 3600.0, 300.0, purge_texts),
+        Job("purge-texts", 600.0, 300.0, purge_texts),
         Job("purge-accounts", 600.0, 60.0, purge_accounts),
         Job("purge-records", 3600.0, 120.0, purge_records),
         Job("sweep-uploads", 3600.0, 600.0, sweep_uploads),

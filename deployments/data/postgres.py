@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,13 +93,16 @@ class LocalServer:
             raise CellError(f"initdb failed: {done.stderr.strip()}")
         draft.rename(self.data)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the server on an initialised folder and return at once. Raises `CellError`."""
+    def start(self, other: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start the server on an initialised folder and return at once. Raises `CellError`.
+
+        `other` settings go before ours.
+        """
         self._clear_orphans()
         self.sockets.mkdir(mode=0o700, exist_ok=True)
         postgres_account.hand_over(self.sockets)
         node = scaled(machine())["data"]
-        options = settings(node.memory_gb, node.cpu)
+        options = {**settings(node.memory_gb, node.cpu), **(other or {})}
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [

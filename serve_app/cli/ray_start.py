@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from pathlib import Path
 
 from rich.console import Console
 
 from configs.args import RecordsArgs
+from configs.reader import load
 from deployments.cell import head, state, store
 from deployments.cell import ports as cell_ports
 from deployments.cell.processes import Recorded
@@ -15,10 +17,11 @@ from deployments.cell.running import RAY_ATTEMPTS, RAY_START_TIMEOUT_S
 from deployments.cell.state import CellError, Charged, Home, State
 
 
-def run(offset: int, *, print_only: bool) -> None:
+def run(config: Path, offset: int, *, print_only: bool) -> None:
     """Print the lines that start Ray, and unless told otherwise, run them. Raises `CellError`.
 
-    The home's own PostgreSQL is started as well; `medrec up` alone starts it again when it dies.
+    The records that `config` names are made ready as well, the home's own PostgreSQL started for them;
+    `medrec up` alone starts it again when it dies.
     """
     home = state.home()
     home.prepare()
@@ -32,6 +35,7 @@ def run(offset: int, *, print_only: bool) -> None:
     print(head.shell_lines(variables, line))
     if print_only:
         return
+    records = store.records_args(load(config))
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     with state.lock(home):
         state.refuse_if_running(home)
@@ -41,7 +45,8 @@ def run(offset: int, *, print_only: bool) -> None:
         head.prepare_ray_dir(folder)
         cell = state.new("", ports, folder, owned=False)
         try:
-            cell = _start_store(cell, home, notes)
+            if records is not None:
+                cell = _start_store(cell, records, home, notes)
             _start_ray(cell, home, variables, line)
         except BaseException:
             store.stop(home)
@@ -53,13 +58,15 @@ def run(offset: int, *, print_only: bool) -> None:
     notes.print("  serve deploy configs/local.yaml\nmedrec down stops it.")
 
 
-def _start_store(cell: State, home: Home, notes: Console) -> State:
-    """Start PostgreSQL and migrate it. Returns the state with it."""
-    process = store.start(home, notes.print)
-    server = Recorded.of(process.pid)
-    cell = cell.with_sessions((), (Charged("postgres", "data", server),) if server else ())
-    state.write(home, cell)
-    store.bring_up(process, RecordsArgs(), home, notes.print)
+def _start_store(cell: State, records: RecordsArgs, home: Home, notes: Console) -> State:
+    """Make the records ready. Returns the state with their PostgreSQL, if it is the home's own."""
+    process = None
+    if store.is_local(records):
+        process = store.start(home, notes.print)
+        server = Recorded.of(process.pid)
+        cell = cell.with_sessions((), (Charged("postgres", "data", server),) if server else ())
+        state.write(home, cell)
+    store.bring_up(process, records, home, cell.base_url, notes.print)
     return cell
 
 
