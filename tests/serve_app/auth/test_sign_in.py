@@ -210,11 +210,6 @@ class TestOpenTokensEnd:
         for column, kept in (("idle_until", False), ("ends_at", False), ("started_at", True)):
             body = (await surface.sign_in("ana")).json()
             assert body["expires_in"] <= 300
-            async with surface.database.transaction(deadline=_soon()) as connection:
-                cursor = await connection.execute(
-                    "SELECT idle_until < ends_at FROM accounts.session"
-                )
-                assert all(row[0] for row in await cursor.fetchall())
             await _owner_shifts(surface, column)
             form = {"refresh_token": body["refresh_token"]}
             answer = await surface.client.post("/v1/auth/refresh", data=form)
@@ -224,7 +219,8 @@ class TestOpenTokensEnd:
         await surface.add("ana")
         await surface.sign_in("ana")
         await surface.sign_in("nobody", "wrong")
-        await surface.client.post("/v1/auth/passkeys/challenge")
+        begun = await surface.client.post("/v1/auth/passkeys/challenge")
+        assert begun.status_code == 200, begun.text
         kept = await purge(surface.database, deadline=_soon())
         assert kept == dict.fromkeys(("attempts", "challenges", "refresh_tokens", "sessions"), 0)
         await _owner_ages(surface)

@@ -141,6 +141,8 @@ GRANT UPDATE (methods, signed_in_at, idle_until, refreshes, revoked_at)
 GRANT INSERT ON accounts.refresh_token TO medrec_app;
 GRANT UPDATE (used_at) ON accounts.refresh_token TO medrec_app;
 GRANT INSERT, DELETE ON accounts.passkey, accounts.challenge TO medrec_app;
+-- Without it a row cannot be locked while it is swept.
+GRANT UPDATE (expires_at) ON accounts.challenge TO medrec_app;
 GRANT UPDATE (sign_count, last_used_at) ON accounts.passkey TO medrec_app;
 GRANT UPDATE (last_used_at) ON accounts.api_key TO medrec_app;
 GRANT INSERT, UPDATE, DELETE ON accounts.attempt TO medrec_app;
