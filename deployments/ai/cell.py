@@ -77,7 +77,7 @@ class Cell:
         )
 
     async def report(self) -> dict[str, Any]:
-        """Use and budget of each pool, its replicas and charges, as `medrec status` prints them."""
+        """Each pool's use, budget, replicas and charges, and the models that have answered."""
         pools = {
             pool: {
                 "budget_gb": use.budget_gb,
@@ -90,7 +90,8 @@ class Cell:
             }
             for pool, use in self._uses.items()
         }
-        return {"pools": pools, "system_gb": self._system_gb}
+        models = [name for name in self._models if name in self._cards]
+        return {"pools": pools, "system_gb": self._system_gb, "models": models}
 
     def check_health(self) -> None:
         """Serve restarts the guard if its loop has stopped."""

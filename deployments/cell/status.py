@@ -15,7 +15,6 @@ def report(
     home: Home,
     state: State,
     details: Mapping[str, Any],
-    models: list[str],
     guard: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything about a cell, as JSON values.
@@ -41,7 +40,8 @@ def report(
         "closed": closed,
         "guard_answers": guard is not None,
         "deployments": deployments(details, by_pid),
-        "models": models,
+        "models": list(guard["models"]) if guard else [],
+        "charges": charges(state.charged),
         "addresses": {
             "api": state.base_url,
             "serve": f"http://127.0.0.1:{state.ports.serve}",
@@ -50,6 +50,20 @@ def report(
         },
         "processes": len(state.processes),
     }
+
+
+def charges(charged: tuple[Charged, ...]) -> list[dict[str, Any]]:
+    """Each process outside Ray that counts against a node, with those below it."""
+    processes = Processes()
+    return [
+        {
+            "name": entry.name,
+            "node": entry.node,
+            "pid": entry.process.pid,
+            "memory_gb": round(processes.resident_gb(entry.process.pid) or 0.0, 3),
+        }
+        for entry in charged
+    ]
 
 
 def pool_use(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +14,6 @@ from deployments.cell.guard_report import guard_report
 from deployments.cell.serve_api import ServeApi
 
 NOT_RUNNING = 3
-_TIMEOUT_S = 5.0
 
 
 def run(*, as_json: bool) -> int:
@@ -43,17 +41,7 @@ def collect() -> dict[str, Any]:
     finally:
         api.close()
     guard = guard_report(home, found) if "ai" in details["applications"] else None
-    return status.report(home, found, details, served(found.base_url), guard)
-
-
-def served(base_url: str) -> list[str]:
-    """The models that `/v1/models` lists; empty while the API does not answer."""
-    try:
-        answer = httpx.get(f"{base_url}/v1/models", timeout=_TIMEOUT_S, trust_env=False)
-        answer.raise_for_status()
-        return [str(entry["id"]) for entry in answer.json()["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return []
+    return status.report(home, found, details, guard)
 
 
 def _print(console: Console, report: dict[str, Any]) -> None:
@@ -74,6 +62,8 @@ def _print(console: Console, report: dict[str, Any]) -> None:
             " ".join(str(pid) for pid in entry["pids"]),
             f"{entry['memory_gb']:.2f}",
         )
+    for charge in report["charges"]:
+        replicas.add_row(charge["node"], charge["name"], "", "", "", f"{charge['memory_gb']:.2f}")
     console.print(pools)
     console.print(replicas)
     console.print(f"models: {', '.join(report['models']) or 'none answer'}")

@@ -19,6 +19,7 @@ from deployments.cell import ports as cell_ports
 from deployments.cell import state
 from deployments.cell.running import Cell, Interrupted, Tell
 from deployments.cell.state import CellError
+from deployments.data.accounts.demo import FILE as CREDENTIALS
 from deployments.edge import haproxy
 
 console = Console(highlight=False, soft_wrap=True)
@@ -108,14 +109,28 @@ def _announce(cell: Cell, site: SiteConfig) -> None:
     console.print(f"[bold green]ready[/] at [bold]{url}[/]   models: {', '.join(models)}")
     console.print(f"Ray dashboard http://127.0.0.1:{cell.ports.dashboard}   files {cell.home.path}")
     if models:
-        body = f'{{"model":"{models[0]}","messages":[{{"role":"user","content":"Hello"}}]}}'
-        console.print(
-            f"\n  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\\n"
-            f"    -d '{escape(body)}'\n\n"
-            "  from openai import OpenAI\n"
-            f'  client = OpenAI(base_url="{url}/v1", api_key="none")\n'
-            f'  print(client.chat.completions.create(model="{models[0]}",\n'
-            r'      messages=\[{"role": "user", "content": "Hello"}]).choices\[0].message.content)'
-            "\n"
-        )
+        console.print(_try_it(url, models[0], cell.home.path / CREDENTIALS))
     console.print("Ctrl-C or medrec down stops it.")
+
+
+def _try_it(url: str, model: str, credentials: Path) -> str:
+    """Lines to paste. The key stays in its file, so that no terminal's log keeps it."""
+    body = f'{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}'
+    if credentials.exists():
+        read = f'python3 -c \'import json;print(json.load(open("{credentials}"))["api_key"])\''
+        key = f"  KEY=$({read})   # users and passwords are in the same file\n"
+    else:
+        key = "  KEY=…   # medrec key create --name … --scopes …\n"
+    lines = (
+        f"\n{key}"
+        f'  curl -s {url}/v1/chat/completions -H "authorization: Bearer $KEY" \\\n'
+        f"    -H 'content-type: application/json' -d '{body}'\n"
+        f"  curl -s {url}/fhir/metadata\n"
+        f"  medrec demo load   # invented patients; then, for one:\n"
+        f'  curl -s "{url}/fhir/Patient?_count=1" -H "authorization: Bearer $KEY"\n\n'
+        "  from openai import OpenAI\n"
+        f'  client = OpenAI(base_url="{url}/v1", api_key=KEY)\n'
+        f'  print(client.chat.completions.create(model="{model}",\n'
+        '      messages=[{"role": "user", "content": "Hello"}]).choices[0].message.content)\n'
+    )
+    return escape(lines)

@@ -41,7 +41,7 @@ def details() -> dict[str, Any]:
 
 
 def test_reservations_are_those_of_the_replicas_that_exist(tmp_path: Path) -> None:
-    pools = report(Home(tmp_path), STATE, details(), [], None)["pools"]
+    pools = report(Home(tmp_path), STATE, details(), None)["pools"]
     assert pools["ai"]["memory_gb"]["reserved"] == 5.0
     assert pools["ai"]["cpu"]["reserved"] == 0.5
     assert pools["api"]["memory_gb"]["reserved"] == 0
@@ -51,7 +51,7 @@ def test_reservations_are_those_of_the_replicas_that_exist(tmp_path: Path) -> No
 def test_without_the_guard_memory_is_the_process_tables_and_haproxy_is_apis(
     tmp_path: Path,
 ) -> None:
-    found = report(Home(tmp_path), STATE, details(), ["one"], None)
+    found = report(Home(tmp_path), STATE, details(), None)
     assert found["guard_answers"] is False
     assert found["pools"]["api"]["memory_gb"]["used"] > 0.01
     assert found["pools"]["data"]["memory_gb"]["used"] == 0
@@ -61,9 +61,13 @@ def test_without_the_guard_memory_is_the_process_tables_and_haproxy_is_apis(
 def test_with_the_guard_its_figures_and_its_reasons_are_shown(tmp_path: Path) -> None:
     pool: dict[str, Any] = {"used_gb": 9.5, "closed": "ai uses 95 %", "replicas": []}
     pool["replicas"] = [{"pid": os.getpid(), "used_gb": 7.25}]
-    found = report(Home(tmp_path), STATE, details(), ["one"], {"pools": {"ai": pool}})
+    found = report(Home(tmp_path), STATE, details(), {"pools": {"ai": pool}, "models": ["one"]})
     assert found["pools"]["ai"]["memory_gb"]["used"] == 9.5
     assert found["closed"] == {"ai": "ai uses 95 %"}
     assert found["addresses"]["api"] == "http://127.0.0.1:9000"
     row = found["deployments"][0]
     assert (row["running"], row["target"]) == (1, 2)
+    assert found["models"] == ["one"]
+    [haproxy] = found["charges"]
+    assert (haproxy["name"], haproxy["node"]) == ("haproxy", "api")
+    assert haproxy["memory_gb"] > 0.01
