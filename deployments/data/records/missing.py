@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from deployments.data.errors import Gone, NotFound, Unprocessable
+
+# http://hl7.org/fhir/R4/datatypes.html#id
+_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 
 class Missing(NotFound):
@@ -33,3 +38,9 @@ class UnknownReference(Unprocessable):
         super().__init__(message, param="Reference.reference")
         self.type = type
         self.id = id
+
+
+def look_for(type: str, id: str) -> None:
+    """Raise `Missing` for what cannot be an id, before the database is asked for it."""
+    if not _ID.fullmatch(id):
+        raise Missing(type, id)

@@ -13,7 +13,7 @@ from deployments.data import scopes
 from deployments.data.errors import Invalid
 from deployments.data.principal import Caller
 from deployments.data.records.consent import refuses_ai
-from deployments.data.records.missing import Missing
+from deployments.data.records.missing import Missing, look_for
 from deployments.data.records.rows import COLUMNS, WIDTH, Rows
 from deployments.data.records.search import (
     SearchPage,
@@ -76,6 +76,7 @@ class Reader:
         self, connection: Connection, caller: Caller, type: str, id: str
     ) -> tuple[Stored, bool]:
         """The newest version, deleted or not, and whether break-glass alone opens it."""
+        look_for(type, id)
         statement = _ONE.format(
             columns=COLUMNS, table=sql.SQL("resource"), type=sql.Literal(type), own=_OWN
         )
@@ -88,6 +89,7 @@ class Reader:
         self, connection: Connection, caller: Caller, type: str, id: str, version: int
     ) -> tuple[Stored, bool]:
         """One version, and whether break-glass alone opens it."""
+        look_for(type, id)
         statement = _ONE.format(
             columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=_OWN
         ) + sql.SQL(" AND r.version = %s")
@@ -107,6 +109,7 @@ class Reader:
         before: int | None,
     ) -> tuple[list[Stored], bool]:
         """The newest `count` versions (before one, if given), newest first."""
+        look_for(type, id)
         statement = _ONE.format(
             columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=_OWN
         ) + sql.SQL(" AND r.version < %s ORDER BY r.version DESC LIMIT %s")
@@ -261,8 +264,9 @@ def _place(fingerprint: str, cursor: str | None) -> tuple[str, str]:
     if cursor is None:
         return "Patient", ""
     values = decode_cursor(fingerprint, cursor)
-    if len(values) != 2 or not all(isinstance(each, str) and "\0" not in each for each in values):
+    if len(values) != 2 or values[0] not in TYPES or not isinstance(values[1], str):
         raise Invalid("_cursor is not one of this request.", param="_cursor")
+    look_for(values[0], values[1])
     return values[0], values[1]
 
 

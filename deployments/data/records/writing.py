@@ -17,7 +17,7 @@ from deployments.data.errors import Conflict, Invalid, PreconditionFailed, Unpro
 from deployments.data.principal import Caller
 from deployments.data.records import care, references
 from deployments.data.records.indexing import Index, index
-from deployments.data.records.missing import Missing
+from deployments.data.records.missing import Missing, look_for
 from deployments.data.records.rows import Encoded, Rows, complete, moment
 from deployments.data.records.shapes import SHARED_TYPES, Stored
 from deployments.data.records.validation import validate
@@ -201,6 +201,7 @@ class Writer:
 
         `strongly`: whoever wants to refer to it (`hold_patient`) waits as well.
         """
+        look_for(type, id)
         statement = _LOCKED.format(
             type=sql.Literal(type), strength=sql.SQL("UPDATE" if strongly else "NO KEY UPDATE")
         )

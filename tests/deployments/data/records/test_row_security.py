@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from deployments.data.errors import NotFound
+from deployments.data.errors import NotFound, Unprocessable
 from tests.deployments.data.records import people
 from tests.deployments.data.records.conftest import House, Owner
 from tests.deployments.data.records.people import again
@@ -189,3 +189,24 @@ async def test_a_patient_of_others_does_not_exist_and_asking_is_on_record(
     ]
     assert {e["actor"] for e in denied} == {stranger.principal.id, outsider.principal.id}
     assert denied[0]["patient"] == id
+
+
+async def test_a_reference_to_a_patient_of_others_is_denied_and_on_record(
+    house: House, owner: Owner
+) -> None:
+    id = await house.patient()
+    messages = set()
+    for named in (id, "8d7c1f0a-2f6b-4d38-9a5e-3c1b8f1f2f12"):
+        with pytest.raises(Unprocessable) as refused:
+            await house.records.create(
+                again(house.colleague), "Observation", people.observation(named)
+            )
+        messages.add((refused.value.message, refused.value.param))
+        joined = people.encounter(named, [house.colleague_id])
+        with pytest.raises(Unprocessable):
+            await house.records.create(again(house.colleague), "Encounter", joined)
+    assert len(messages) == 1
+    await house.records._trail._audit.close()  # lets the journal reach the chain
+    denied = [e for e in owner.entries("create") if e["outcome"] == "denied"]
+    assert [e["patient"] for e in denied].count(id) == 2
+    assert owner.rows("SELECT count(*) FROM records.care WHERE basis = 'encounter'") == [(0,)]

@@ -24,7 +24,8 @@ from deployments.data.errors import (
     Unprocessable,
     Unsupported,
 )
-from deployments.data.records.search import parse
+from deployments.data.records.search import encode_cursor, parse
+from deployments.data.records.shapes import BundleEntry
 from deployments.data.records.store import Records, Stored, Written
 from deployments.data.seal.sealer import Sealer
 from tests.deployments.data.records import people
@@ -213,6 +214,38 @@ async def test_a_condition_that_several_match_is_refused(house: House) -> None:
         await house.records.create(
             again(house.physician), "Patient", people.patient(), if_none_exist=wanted
         )
+
+
+@pytest.mark.parametrize("id", ["", "a\0b", "\ud800", "x' OR '1'='1", "a" * 65, "../..", "%"])
+async def test_what_is_no_id_is_not_found(house: House, id: str, owner: Owner) -> None:
+    read, who = house.records, house.physician
+    for asked in (
+        read.read(again(who), "Patient", id),
+        read.vread(again(who), "Patient", id, 1),
+        read.history(again(who), "Patient", id, count=1),
+        read.delete(again(who), "Patient", id),
+        read.everything(again(who), id, count=1, cursor=None),
+        read.ai_refused(again(who), id),
+        read.update(again(who), "Patient", id, {**people.patient(), "id": id}, if_match=1),
+        read.transaction(again(who), [BundleEntry("GET", "Patient", id)]),
+    ):
+        with pytest.raises((NotFound, Invalid)):
+            await asked
+
+
+async def test_no_cursor_of_anybodys_making_breaks_a_page(house: House) -> None:
+    id = await house.patient()
+    for values in (
+        [],
+        ["Patient"],
+        ["Patient", 1],
+        ["Nothing", "x"],
+        ["Patient", "a\0"],
+        [None, None],
+    ):
+        cursor = encode_cursor(f"everything/{id}", values)
+        with pytest.raises((NotFound, Invalid)):
+            await house.records.everything(again(house.physician), id, count=1, cursor=cursor)
 
 
 async def test_scopes_come_before_everything(house: House, owner: Owner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -207,3 +208,23 @@ async def test_entries_are_bounded_and_each_thing_changes_once(house: House) -> 
             again(house.physician), [post(people.patient(), url), post(people.patient(), url)]
         )
     assert await house.records.transaction(again(house.physician), []) == []
+
+
+async def test_transactions_that_change_the_same_do_not_lose_anything(house: House) -> None:
+    ids = [await house.patient() for _ in range(3)]
+
+    async def change(order: list[str]) -> None:
+        entries = [
+            BundleEntry("PUT", "Patient", id, resource={**people.patient(), "id": id})
+            for id in order
+        ]
+        entries += [post(people.observation(id)) for id in order]
+        await house.records.transaction(again(house.physician), entries)
+
+    await asyncio.gather(*(change(ids if n % 2 else ids[::-1]) for n in range(6)))
+    for id in ids:
+        versions = await house.records.history(again(house.physician), "Patient", id, count=9)
+        assert [each.version for each in versions] == list(range(7, 0, -1))
+        query = parse("Observation", [("patient", id), ("_count", "0")])
+        page = await house.records.search(again(house.physician), query)
+        assert (page.total, page.entries) == (6, [])
