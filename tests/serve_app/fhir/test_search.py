@@ -260,7 +260,6 @@ def _refused(type: str, name: str, value: str) -> bool:
     """Whether it is refused before HTTP and database matter, as one type shows with both."""
     try:
         parse(type, [(name, value)])
-    except Invalid as refused:
-        assert len(value) <= 3 or value not in refused.message
+    except Invalid:
         return True
     return False
