@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
@@ -49,3 +50,9 @@ def patients(world: World) -> Patients:
         stranger=hold(world.demo, "MARCAESTRANHO"),
         foreign=hold(world.elsewhere, "MARCAALHEIO"),
     )
+
+
+@pytest.fixture(scope="module")
+def physician(world: World) -> httpx.Client:
+    """The demo physician, signed in."""
+    return world.user("physician")

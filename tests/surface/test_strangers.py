@@ -22,11 +22,6 @@ TYPES = (
 
 
 @pytest.fixture(scope="module")
-def physician(world: World) -> httpx.Client:
-    return world.user("physician")
-
-
-@pytest.fixture(scope="module")
 def colleague(world: World) -> httpx.Client:
     """A physician of the other organisation."""
     password = "muitas-palavras-diferentes-3"
