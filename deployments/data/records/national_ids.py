@@ -9,11 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
-
-Name = Literal["cpf", "cns"]
-Systems = Mapping[Name, str]
-"""The URI of each number's identifier system, as `identifier_systems` configures it."""
 
 _CPF = re.compile(r"[0-9]{11}")
 _CNS = re.compile(r"[12][0-9]{10}00[01][0-9]|[789][0-9]{14}")
@@ -48,5 +43,5 @@ def is_cns(text: str) -> bool:
     return text[0] in "789" or (text[13] == "1") == needs_one
 
 
-CHECKS: Mapping[Name, Callable[[str], bool]] = MappingProxyType({"cpf": is_cpf, "cns": is_cns})
+CHECKS: Mapping[str, Callable[[str], bool]] = MappingProxyType({"cpf": is_cpf, "cns": is_cns})
 """By the names that `identifier_systems` of the configuration uses."""

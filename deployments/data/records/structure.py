@@ -14,7 +14,7 @@ from deployments.data.records.dates import range_of
 from deployments.data.records.elements import CONTAINABLE, Element, elements_of, model_of
 from deployments.data.records.formats import FORMATS
 from deployments.data.records.narrative import is_narrative
-from deployments.data.records.national_ids import CHECKS, Systems
+from deployments.data.records.national_ids import CHECKS
 from deployments.data.records.shapes import TYPES
 
 MAX_CONTAINED = 16
@@ -37,7 +37,7 @@ def against(path: str, problem: str) -> Unprocessable:
 class Walk:
     """One walk; holds what the elements of one resource are checked against."""
 
-    def __init__(self, systems: Systems, contained: frozenset[str]) -> None:
+    def __init__(self, systems: Mapping[str, str], contained: frozenset[str]) -> None:
         self._systems = {uri: name for name, uri in systems.items()}
         self._contained = contained
         self.local: set[str] = set()

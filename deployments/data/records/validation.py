@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from deployments.data.errors import Invalid, Unsupported
 from deployments.data.records.elements import elements_of, model_of
-from deployments.data.records.national_ids import Systems
 from deployments.data.records.rules import check_rules
 from deployments.data.records.shapes import TYPES
 from deployments.data.records.structure import Walk, against, malformed
@@ -25,7 +24,7 @@ def preload() -> None:
         elements_of(model_of(type))
 
 
-def validate(type: str, resource: Any, systems: Systems) -> dict[str, Any]:
+def validate(type: str, resource: Any, systems: Mapping[str, str]) -> dict[str, Any]:
     """The resource as it is to be kept: as it came, but for what only the server says of it.
 
     `systems` are the configured `identifier_systems`. Raises `Invalid` for what is not R4's
