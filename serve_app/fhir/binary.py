@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from fastapi import APIRouter, Request, Response
 
-from configs.args import Limits, RecordsArgs
+from configs.args import RecordsArgs
 from deployments.data import scopes
 from deployments.data.blobs import BlobRef, Blobs, Draft
 from deployments.data.database import Database
@@ -55,7 +55,6 @@ from serve_app.fhir.negotiation import (
 TYPE = "Binary"
 AT_ONCE = 64
 MAX_VERSIONS = 200
-_MB = 2**20
 _PATIENT = re.compile(r"Patient/[A-Za-z0-9.-]{1,64}")
 _ELEMENTS = {"resourceType", "id", "meta", "language", "contentType", "securityContext", "data"}
 
@@ -64,11 +63,16 @@ class Binaries:
     """The interactions with Binary, for one process."""
 
     def __init__(
-        self, records: Records, blobs: Blobs, database: Database, args: RecordsArgs, limits: Limits
+        self,
+        records: Records,
+        blobs: Blobs,
+        database: Database,
+        args: RecordsArgs,
+        max_json_bytes: int,
     ) -> None:
         self._records, self._blobs, self._database = records, blobs, database
         self._args = args
-        self._max_json = int(limits.max_body_mb * _MB)
+        self._max_json = max_json_bytes
         self._streams = 0
 
     async def create(self, request: Request) -> Response:
@@ -267,10 +271,10 @@ class Binaries:
 
 
 def binary_routes(
-    records: Records, blobs: Blobs, database: Database, args: RecordsArgs, limits: Limits
+    records: Records, blobs: Blobs, database: Database, args: RecordsArgs, *, max_json_bytes: int
 ) -> APIRouter:
     """The routes, to be mounted before those of the other types."""
-    at = Binaries(records, blobs, database, args, limits)
+    at = Binaries(records, blobs, database, args, max_json_bytes)
     router = APIRouter(prefix="/fhir/Binary", tags=["fhir"])
     for path, method, handler, document in (
         ("", "POST", at.create, binary_documents.UPLOAD),
