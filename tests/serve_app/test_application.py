@@ -66,7 +66,7 @@ def test_a_replica_builds_its_own_asgi_application_without_a_database(
 ) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     keys.create(tmp_path / "secrets")
-    signing.create(tmp_path / "secrets", demo=True)
+    signing.create(tmp_path / "secrets", demo=False)
     app = Api(ApiArgs()).__serve_build_asgi_app__()
     assert isinstance(app, FastAPI)
     paths = set(app.openapi()["paths"])
