@@ -37,7 +37,7 @@ def against(path: str, problem: str) -> Unprocessable:
 class Walk:
     """One walk; holds what the elements of one resource are checked against."""
 
-    def __init__(self, systems: Mapping[str, str], contained: frozenset[str]) -> None:
+    def __init__(self, systems: Mapping[Any, str], contained: frozenset[str]) -> None:
         self._systems = {uri: name for name, uri in systems.items()}
         self._contained = contained
         self.local: set[str] = set()

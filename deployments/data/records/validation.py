@@ -24,7 +24,7 @@ def preload() -> None:
         elements_of(model_of(type))
 
 
-def validate(type: str, resource: Any, systems: Mapping[str, str]) -> dict[str, Any]:
+def validate(type: str, resource: Any, systems: Mapping[Any, str]) -> dict[str, Any]:
     """The resource as it is to be kept: as it came, but for what only the server says of it.
 
     `systems` are the configured `identifier_systems`. Raises `Invalid` for what is not R4's

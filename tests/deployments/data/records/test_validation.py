@@ -19,7 +19,7 @@ from deployments.data.records.shapes import TYPES
 from deployments.data.records.validation import validate
 from tests.deployments.data.records import people
 
-SYSTEMS: dict[str, str] = {**RecordsArgs().identifier_systems}
+SYSTEMS = RecordsArgs().identifier_systems
 TERMS = "http://terminology.hl7.org/CodeSystem"
 XHTML = 'xmlns="http://www.w3.org/1999/xhtml"'
 DEEP = f"<div {XHTML}>{'<p>' * 60}a{'</p>' * 60}</div>"
