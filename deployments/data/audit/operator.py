@@ -134,7 +134,14 @@ def record(
     """Put one act on record, where no event loop runs."""
 
     async def once() -> None:
-        async with operator_audit(places, organization) as at_work:
-            await at_work.record(action, outcome, patient=patient, resource=resource, **details)
+        # The chain has a connection of its own: this database stays closed.
+        audit = Audit(Database(places.dsn, connections=1), places.journal)
+        await audit.start()
+        try:
+            who = operator(organization)
+            entry = entry_of(who, action, outcome, patient=patient, resource=resource, **details)
+            await audit.record(entry, deadline=who.deadline)
+        finally:
+            await audit.close()
 
     asyncio.run(once())

@@ -6,9 +6,9 @@ import orjson
 import pytest
 from fhir.resources.R4B.auditevent import AuditEvent
 
-from deployments.data.audit.codes import KINDS
+from deployments.data.audit.codes import ACTION, KINDS
 from deployments.data.audit.entry import ACTIONS
-from deployments.data.audit.fhir import ACTION, CHAIN, OUTCOMES, audit_event
+from deployments.data.audit.fhir import CHAIN, OUTCOMES, audit_event
 from tests.deployments.data.audit.acts import entry
 
 
