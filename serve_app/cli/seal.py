@@ -54,7 +54,11 @@ def rotate(
     _record(config, act="rotate", step="begin")
     # No write under the old key may outlive its request's deadline.
     settle_s = max(SETTLE_S, args.deadline_s + 30)
-    done = run(at.secrets, at.owner_dsn, keep_old=keep_old, settle_s=settle_s, say=_say)
+    try:
+        done = run(at.secrets, at.owner_dsn, keep_old=keep_old, settle_s=settle_s, say=_say)
+    except SiteKeysError:
+        _record(config, "failed", act="rotate", step="end")
+        raise
     _record(
         config,
         "failed" if done.broken else "success",

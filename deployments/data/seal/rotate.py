@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def renew_escrow(
     found = escrow.read_bundle(secrets)
     if found is None:
         return None
-    renewed = found.renewed(loaded)
+    # Whoever recovers may rotate again or not: with both keys there is nothing to be finished.
+    renewed = found.renewed(replace(loaded, rotating_from=None))
     keep_bundle(secrets, connection, renewed)
     return renewed
 
