@@ -105,6 +105,7 @@ DECLARE
     last_seq bigint;
     last_hash bytea;
     now_hash bytea;
+    given_ids uuid[];
     new_ids uuid[];
     new_bodies text[];
     previous_hashes bytea[] := '{}';
@@ -116,9 +117,13 @@ BEGIN
     END IF;
     SELECT h.seq, h.hash INTO STRICT last_seq, last_hash FROM audit.head h FOR UPDATE;
 
+    given_ids := ARRAY(
+        SELECT ((g.body::json)->>'id')::uuid FROM unnest(bodies) WITH ORDINALITY g(body, place)
+        ORDER BY g.place
+    );
     IF EXISTS (
-        SELECT FROM unnest(bodies) g(body)
-        JOIN audit.entry e ON e.id = ((g.body::jsonb)->>'id')::uuid WHERE e.body <> g.body
+        SELECT FROM unnest(given_ids, bodies) g(id, body)
+        JOIN audit.entry e ON e.id = g.id WHERE e.body <> g.body
     ) THEN
         RAISE EXCEPTION 'an entry of this id is chained with another body'
             USING ERRCODE = 'unique_violation';
@@ -136,8 +141,8 @@ BEGIN
         SELECT t.id, t.body, 0 AS part, (SELECT min(place) FROM asked WHERE asked.id = t.id) AS place
         FROM taken t
         UNION ALL
-        SELECT ((g.body::jsonb)->>'id')::uuid, g.body, 1, g.place
-        FROM unnest(bodies) WITH ORDINALITY g(body, place)
+        SELECT g.id, g.body, 1, g.place
+        FROM unnest(given_ids, bodies) WITH ORDINALITY g(id, body, place)
     ), once AS (
         SELECT DISTINCT ON (g.id) g.id, g.body, g.part, g.place FROM given g
         WHERE NOT EXISTS (SELECT FROM audit.entry e WHERE e.id = g.id)
@@ -169,10 +174,8 @@ BEGIN
     END IF;
 
     RETURN QUERY
-        SELECT e.id, e.seq FROM audit.entry e WHERE e.id = ANY (
-            SELECT ((g.body::jsonb)->>'id')::uuid FROM unnest(bodies) g(body)
-            UNION SELECT u.id FROM unnest(outbox_ids) u(id)
-        )
+        SELECT e.id, e.seq FROM audit.entry e
+        WHERE e.id = ANY (given_ids || outbox_ids)
         AND NOT EXISTS (SELECT FROM audit.outbox o WHERE o.id = e.id);
 END $$;
 
