@@ -33,8 +33,23 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def _content(media_type: str, *shapes: type[BaseModel]) -> dict[str, Any]:
-    schemas = [shape.model_json_schema() for shape in shapes]
+    schemas = [_inlined(shape) for shape in shapes]
     return {media_type: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+
+
+def _inlined(shape: type[BaseModel]) -> Any:
+    """A shape's schema with its parts in their places: `$defs` would be sought at the root."""
+    schema = shape.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return filled(parts[value["$ref"].rpartition("/")[2]])
+            return {name: filled(entry) for name, entry in value.items()}
+        return [filled(entry) for entry in value] if isinstance(value, list) else value
+
+    return filled(schema)
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
