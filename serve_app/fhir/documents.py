@@ -217,7 +217,19 @@ TRANSACTION = Document(
     body=_BUNDLE_BODY,
 )
 AUDIT_READ = Document("Read an audit event", _RESOURCE, (_ID,), (404,))
-AUDIT_SEARCH = Document("Search audit events", _bundle("searchset"), (), ())
+AUDIT_SEARCH = Document(
+    "Search audit events",
+    _bundle("searchset"),
+    (
+        _query("date", "A date with a prefix, ge2026-01-01 for one."),
+        _query("patient", "Patient/id, or the id."),
+        _query("agent:identifier", "The id of an account or API key."),
+        _query("action", "What was done, in one letter.", enum=list("CRUDE")),
+        _query("subtype", "What was done, in this server's word."),
+        _query("outcome", "How it ended.", enum=["0", "4", "8", "12"]),
+        *(_COUNT, _CURSOR),
+    ),
+)
 AUDIT_POST_SEARCH = Document(
     *("Search audit events, with the parameters in the body", _bundle("searchset"), (), _BODY),
     body=_FORM_BODY,

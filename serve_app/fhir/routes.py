@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, Request, Response
 
 from configs.args import RecordsArgs
+from deployments.data.errors import Unsupported
+from deployments.data.records import validation
 from deployments.data.records.search import encode_cursor
 from deployments.data.records.store import Records
 from serve_app.auth.guard import caller_of
@@ -14,13 +16,7 @@ from serve_app.fhir import answers, documents
 from serve_app.fhir import requests as asked
 from serve_app.fhir.audit_events import AuditReader, add_audit_events
 from serve_app.fhir.capabilities import capability_statement
-from serve_app.fhir.negotiation import (
-    check_acceptable,
-    pairs_of,
-    preferred_return,
-    refuse_headers,
-    version_of,
-)
+from serve_app.fhir.negotiation import preferred_return, refuse_headers, version_of
 from serve_app.fhir.transactions import condition_of, entries_of, response_bundle
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,8 +51,8 @@ class FhirRoutes:
 
     async def metadata(self, request: Request) -> Response:
         """What this server does, as FHIR says it."""
-        pairs = [pair for pair in pairs_of(request.scope["query_string"]) if pair[0] != "mode"]
-        check_acceptable(request.headers, pairs)
+        if any(pair != ("mode", "full") for pair in asked.parameters_of(request)):
+            raise Unsupported("The whole statement is offered alone: mode=full.", param="mode")
         return answers.answer(capability_statement(self.base(request), self._args))
 
     async def read(self, request: Request) -> Response:
@@ -170,6 +166,7 @@ def fhir_routes(
     records: Records, audit: AuditReader | None, args: RecordsArgs, *, max_body_bytes: int
 ) -> APIRouter:
     """The routes below /fhir but for Binary's, which must be mounted before these."""
+    validation.preload()
     router = APIRouter(prefix="/fhir", tags=["fhir"])
     handlers = FhirRoutes(records, args, max_body_bytes)
     if audit is not None:

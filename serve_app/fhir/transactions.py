@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from deployments.data.errors import Invalid, TooLarge, Unsupported
+from deployments.data.records.bundle import MAX_ENTRIES
 from deployments.data.records.conditions import ID
 from deployments.data.records.parameters import PARAMETERS
 from deployments.data.records.search import SearchPage, SearchQuery, parse
 from deployments.data.records.shapes import TYPES, BundleEntry, Written
 from serve_app.fhir.answers import instant, location_of, search_links, searchset
 from serve_app.fhir.negotiation import Return, pairs_of
-
-MAX_ENTRIES = 500
 
 _METHODS = ("DELETE", "GET", "POST", "PUT")
 _URL = re.compile(r"(?P<type>[A-Za-z]{1,64})(?:/(?P<id>[^/?]{1,64}))?(?:\?(?P<query>.*))?")

@@ -166,6 +166,8 @@ async def test_only_json_is_spoken(physician: httpx.AsyncClient, accept: str) ->
 PATIENT = "/Patient"
 FHIR = {"content-type": "application/fhir+json"}
 ERRORS: list[tuple[str, str, dict[str, Any], int]] = [
+    ("GET", "/metadata?mode=normative", {}, 400),
+    ("GET", "/metadata?shoe=44", {}, 400),
     ("GET", "/Nothing", {}, 404),
     ("GET", "/Nothing/1", {}, 404),
     ("GET", "/patient/1", {}, 404),

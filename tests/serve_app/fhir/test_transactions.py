@@ -9,7 +9,8 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 
 from deployments.data.errors import DataError
-from serve_app.fhir.transactions import MAX_ENTRIES, entries_of
+from deployments.data.records.bundle import MAX_ENTRIES
+from serve_app.fhir.transactions import entries_of
 from tests.deployments.data.records import people
 
 URN = "urn:uuid:6f1b6c3e-0000-4000-8000-000000000001"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
+from deployments.data.database import Database
 from deployments.data.errors import Invalid, Unsupported
-from deployments.data.records.conditions import split
-from deployments.data.records.parameters import PARAMETERS
+from deployments.data.records.conditions import criterion, split
+from deployments.data.records.dates import EARLIEST, Range, range_of
+from deployments.data.records.parameters import PARAMETERS, PREFIXES
 from deployments.data.records.search import (
     MAX_COUNT,
     decode_cursor,
@@ -214,3 +217,48 @@ def test_a_cursor_holds_values_of_its_columns(tail: list[Any]) -> None:
     query = parse("Observation", [("_sort", "date")])
     with pytest.raises(Invalid):
         parse("Observation", [("_sort", "date"), ("_cursor", query.cursor(tail))])
+
+
+def _holds(prefix: str, stored: Range, asked: Range) -> bool:
+    """FHIR's words on prefixes, http://hl7.org/fhir/R4/search.html#prefix, over half-open ranges."""
+    (from_, to), (start, end) = stored, asked
+    contained = start <= from_ and to <= end
+    reaches_above, reaches_below = to > end, from_ < start
+    return {
+        "eq": contained,
+        "ne": not contained,
+        "gt": reaches_above,
+        "lt": reaches_below,
+        "ge": reaches_above or contained,
+        "le": reaches_below or contained,
+        "sa": from_ >= end,
+        "eb": to <= start,
+    }[prefix]
+
+
+async def test_prefixes_mean_in_postgresql_what_fhir_says(database: Database) -> None:
+    texts = [
+        "2024",
+        "2024-02",
+        "2024-02-28",
+        "2024-02-29",
+        "2024-03",
+        "2025",
+        "2024-02-29T12:00:00Z",
+    ]
+    stored = [range_of(text) for text in texts] + [(EARLIEST, range_of("2024-02")[1])]
+    async with database.transaction(deadline=time.monotonic() + 30) as connection:
+        for prefix in PREFIXES:
+            for text in texts:
+                asked = criterion(PARAMETERS["Observation"]["date"], "", prefix + text)
+                condition, values = asked.statement("Observation", Readable())
+                query = sql.SQL(
+                    "SELECT n FROM unnest(%s::timestamptz[], %s::timestamptz[])"
+                    " WITH ORDINALITY AS r(date_from, date_to, n) WHERE {} ORDER BY n"
+                ).format(condition)
+                ends = [list(each) for each in zip(*stored, strict=True)]
+                rows = await (await connection.execute(query, [*ends, *values])).fetchall()
+                expected = [
+                    at + 1 for at, each in enumerate(stored) if _holds(prefix, each, range_of(text))
+                ]
+                assert [row[0] for row in rows] == expected, (prefix, text)
