@@ -131,16 +131,20 @@ def recover(
     from deployments.data.seal.rotate import newest_bundle
 
     _, at = _places(config)
-    with keys.lock(at.secrets):
-        if keys.path_of(at.secrets).exists():
-            raise SiteKeysError(
-                f"there are site keys at {keys.path_of(at.secrets)}: move them away"
-            )
-        data = _read(bundle) if bundle is not None else newest_bundle(at.owner_dsn)
-        found = escrows.parse_bundle(data, str(bundle or "the database's bundle"))
-        rebuilt = escrows.recover(found, [_read(path).decode("utf-8", "replace") for path in share])
-        keys.write(at.secrets, rebuilt)
-        keys.write_durably(at.secrets / escrows.FILE, found.dump())
+    try:
+        with keys.lock(at.secrets):
+            if keys.path_of(at.secrets).exists():
+                there = keys.path_of(at.secrets)
+                raise SiteKeysError(f"there are site keys at {there}: move them away")
+            data = _read(bundle) if bundle is not None else newest_bundle(at.owner_dsn)
+            found = escrows.parse_bundle(data, str(bundle or "the database's bundle"))
+            texts = [_read(path).decode("utf-8", "replace") for path in share]
+            rebuilt = escrows.recover(found, texts)
+            keys.write(at.secrets, rebuilt)
+            keys.write_durably(at.secrets / escrows.FILE, found.dump())
+    except SiteKeysError:
+        _journal(config, "failed", act="recover", shares=len(share))
+        raise
     _journal(config, act="recover", escrow=found.fingerprint, to=rebuilt.current)
     _say(f"rebuilt {len(rebuilt.keys)} site keys of {found.made_at}; now: medrec seal check")
 
@@ -182,7 +186,7 @@ def _record(config: Path | None, outcome: Any = "success", **details: Any) -> No
     operator.record(at, "seal", outcome, organization=args.organization, **details)
 
 
-def _journal(config: Path | None, **details: Any) -> None:
+def _journal(config: Path | None, outcome: Any = "success", **details: Any) -> None:
     """On disk before anything is reported: there may be no database yet, or none any more."""
     import asyncio
 
@@ -193,7 +197,7 @@ def _journal(config: Path | None, **details: Any) -> None:
 
     async def once() -> None:
         async with operator_audit(at, args.organization) as operator:
-            await operator.audit.journal(entry_of(operator.caller, "seal", **details))
+            await operator.audit.journal(entry_of(operator.caller, "seal", outcome, **details))
 
     asyncio.run(once())
 
