@@ -60,9 +60,16 @@ class ChatOptions:
         }
 
 
-def run(base_url: str, model: str | None, options: ChatOptions, *, quiet: bool = False) -> Report:
+def run(
+    base_url: str,
+    model: str | None,
+    options: ChatOptions,
+    *,
+    api_key: str = "",
+    quiet: bool = False,
+) -> Report:
     """Measures a server that is already up."""
-    target = loopback(base_url)
+    target = loopback(base_url, api_key)
     model = model or first_model(target)
     draft = Draft("chat", {"base_url": target.url, "model": model, **options.recorded()}, COLUMNS)
     loads = options.loads()
@@ -133,7 +140,7 @@ def requests(
 
 def first_model(target: Target) -> str:
     """The first model that the server lists."""
-    answer = httpx.get(f"{target.url}/v1/models", timeout=10.0)
+    answer = httpx.get(f"{target.url}/v1/models", headers=target.headers, timeout=10.0)
     answer.raise_for_status()
     return str(answer.json()["data"][0]["id"])
 

@@ -10,6 +10,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from benchmarks import autoscale, capacity, chat, duel, engine, quality, records
+from benchmarks.credentials import demo_key
 from benchmarks.engine_jobs import Scenario
 from benchmarks.load import MAX_CLIENTS
 from benchmarks.machine import PROJECT_ROOT, usable_cores
@@ -33,6 +34,9 @@ app = typer.Typer(
 )
 
 BaseUrl = Annotated[str, typer.Option(help="A server of this machine; others are refused.")]
+ApiKey = Annotated[
+    str | None, typer.Option(help="The server's key; this home's demo key when unset.")
+]
 ServedModel = Annotated[str | None, typer.Option(help="The first that is served when unset.")]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the JSON and PNG; benchmarks/results when unset.")
@@ -54,6 +58,7 @@ def finish(report: Report, out: Path | None, as_json: bool) -> None:
 @app.command("chat")
 def chat_command(
     base_url: BaseUrl = "http://127.0.0.1:8000",
+    api_key: ApiKey = None,
     model: ServedModel = None,
     clients: Annotated[
         str, typer.Option(help=f"Closed loop: clients at once, 1 to {MAX_CLIENTS}: 1,32,200.")
@@ -103,7 +108,7 @@ def chat_command(
     try:
         options.loads()
         if peer is None:
-            report = chat.run(base_url, model, options, quiet=quiet)
+            report = chat.run(base_url, model, options, api_key=_key(api_key), quiet=quiet)
         elif peer == "mlx_lm":
             flags = PeerFlags(*_whole_numbers("--peer-flags", peer_flags)) if peer_flags else None
             report = duel.run(config, weights, options, pairs=pairs, flags=flags, quiet=quiet)
@@ -182,6 +187,7 @@ def capacity_command(
 @app.command("quality")
 def quality_command(
     base_url: BaseUrl = "http://127.0.0.1:8000",
+    api_key: ApiKey = None,
     model: ServedModel = None,
     baseline: Annotated[
         int, typer.Option(min=0, help="Training questions of the look-up; 0: none.")
@@ -195,7 +201,7 @@ def quality_command(
     """The demo model's held-out questions over HTTP, graded by program, beside a look-up."""
     options = quality.QualityOptions(baseline=baseline, concurrency=concurrency, limit=limit)
     try:
-        report = quality.run(base_url, model, options, quiet=quiet)
+        report = quality.run(base_url, model, options, api_key=_key(api_key), quiet=quiet)
     except TargetRefused as error:
         raise typer.BadParameter(str(error)) from error
     finish(report, out, as_json)
@@ -218,7 +224,7 @@ def autoscale_command(
     cell = state.read(home)
     if cell is None:
         raise typer.BadParameter("no cell runs: start one with medrec up")
-    target = loopback(cell.base_url)
+    target = loopback(cell.base_url, demo_key(home.path))
     name = model or chat.first_model(target)
     api = ServeApi(cell.dashboard_url, home.token_file.read_text(encoding="ascii"))
     options = autoscale.AutoscaleOptions(
@@ -280,6 +286,10 @@ def records_command(
     except (TargetRefused, ServerFailed, NothingToAsk, CellError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     finish(report, out, as_json)
+
+
+def _key(given: str | None) -> str:
+    return demo_key(state.home().path) if given is None else given
 
 
 def _drawn(seed: int | None) -> int:

@@ -52,10 +52,15 @@ class Graded:
 
 
 def run(
-    base_url: str, model: str | None, options: QualityOptions, *, quiet: bool = False
+    base_url: str,
+    model: str | None,
+    options: QualityOptions,
+    *,
+    api_key: str = "",
+    quiet: bool = False,
 ) -> Report:
     """Asks every held-out question once."""
-    target = loopback(base_url)
+    target = loopback(base_url, api_key)
     model = model or first_model(target)
     items = held_out_items()[: options.limit]
     draft = Draft(
@@ -86,7 +91,9 @@ async def _ask_all(
     target: Target, model: str, items: Sequence[Item], options: QualityOptions, progress: Bar
 ) -> list[str | None]:
     room = asyncio.Semaphore(options.concurrency)
-    async with httpx.AsyncClient(timeout=options.timeout_s, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        headers=target.headers, timeout=options.timeout_s, trust_env=False
+    ) as client:
 
         async def one(item: Item) -> str | None:
             async with room:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.credentials import demo_key
 from benchmarks.machine import PROJECT_ROOT
 from benchmarks.targets import Target
 from benchmarks.wire import ChatClient
@@ -78,13 +79,15 @@ class ProcessServer:
     async def start(self) -> Target:
         port = free_port()
         self._process = self._spawn(port)
-        target = Target("127.0.0.1", port)
         try:
-            await self._wait_until_it_answers(target)
+            return await self._answering(port)
         except BaseException:
             await self.stop()
             raise
-        return target
+
+    def api_key(self) -> str:
+        """The key that the server wants now; a server may make it while it starts."""
+        return ""
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -97,20 +100,22 @@ class ProcessServer:
             start_new_session=True,
         )
 
-    async def _wait_until_it_answers(self, target: Target) -> None:
+    async def _answering(self, port: int) -> Target:
+        """The server, once it has answered a chat."""
         assert self._process is not None
         give_up_at = time.perf_counter() + self.start_timeout_s
-        client = ChatClient(target, self.model, timeout_s=30.0)
-        try:
-            while time.perf_counter() < give_up_at:
-                if (code := self._process.poll()) is not None:
-                    raise ServerFailed(f"{self.name} ended with exit code {code} while starting")
+        while time.perf_counter() < give_up_at:
+            if (code := self._process.poll()) is not None:
+                raise ServerFailed(f"{self.name} ended with exit code {code} while starting")
+            target = Target("127.0.0.1", port, api_key=self.api_key())
+            client = ChatClient(target, self.model, timeout_s=30.0)
+            try:
                 request = client.encode(_PROBE, max_tokens=2)
                 if (await client.chat(request, time.perf_counter())).is_complete:
-                    return
-                await asyncio.sleep(0.5)
-        finally:
-            client.close()
+                    return target
+            finally:
+                client.close()
+            await asyncio.sleep(0.5)
         raise ServerFailed(f"{self.name} gave no answer within {self.start_timeout_s:.0f} s")
 
     async def stop(self) -> None:
@@ -164,6 +169,10 @@ class Platform(ProcessServer):
     def environment(self, port: int) -> dict[str, str]:
         """A home and ports of its own, so that a cell that runs already is left alone."""
         return {**super().environment(port), "PORT": str(port), "MEDREC_HOME": str(self.home)}
+
+    def api_key(self) -> str:
+        """The demo key of its home, which the first start makes."""
+        return demo_key(self.home)
 
 
 class Running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
@@ -13,11 +13,20 @@ class TargetRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server of this machine; `path` is what stands before `/v1`, without a final slash."""
+    """One server of this machine; `path` is what stands before `/v1`, without a final slash.
+
+    `api_key` is empty for a server that asks for none.
+    """
 
     host: str
     port: int
     path: str = ""
+    api_key: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request bears."""
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     @property
     def authority(self) -> str:
@@ -29,7 +38,7 @@ class Target:
         return f"http://{self.authority}{self.path}"
 
 
-def loopback(url: str) -> Target:
+def loopback(url: str, api_key: str = "") -> Target:
     """The target that `url` names. Raises `TargetRefused` unless it is plain HTTP on loopback.
 
     Names other than `localhost` are refused unresolved: a name can point anywhere a moment later.
@@ -48,4 +57,6 @@ def loopback(url: str) -> Target:
             f"{host or url} is not a loopback address: load is only sent to this machine"
         )
     path = parts.path.rstrip("/").removesuffix("/v1")
-    return Target(address, parts.port or 80, path)
+    if any(ord(letter) < 33 or ord(letter) > 126 for letter in api_key):
+        raise TargetRefused("an API key is visible ASCII without spaces")
+    return Target(address, parts.port or 80, path, api_key)

@@ -160,9 +160,10 @@ class ChatClient:
                 "stream_options": {"include_usage": True},
             }
         )
+        credentials = "".join(f"{name}: {value}\r\n" for name, value in self.target.headers.items())
         head = (
             f"POST {self.target.path}/v1/chat/completions HTTP/1.1\r\n"
-            f"host: {self.target.authority}\r\n"
+            f"host: {self.target.authority}\r\n{credentials}"
             "content-type: application/json\r\naccept: text/event-stream\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )

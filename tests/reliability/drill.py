@@ -123,7 +123,7 @@ def language(config: dict[str, Any]) -> dict[str, Any]:
 def chats(cell: RunningCell) -> openai.AsyncOpenAI:
     """OpenAI's own client, which does not try again by itself."""
     return openai.AsyncOpenAI(
-        api_key="none", base_url=f"{cell.base_url}/v1", max_retries=0, timeout=CHAT_TIMEOUT_S
+        api_key=cell.api_key, base_url=f"{cell.base_url}/v1", max_retries=0, timeout=CHAT_TIMEOUT_S
     )
 
 

@@ -42,7 +42,9 @@ def used_gb(drill: Drill) -> float:
 
 def ask(drill: Drill) -> httpx.Response:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
-    return httpx.post(f"{drill.cell.base_url}/v1/chat/completions", json=body, timeout=60)
+    url = f"{drill.cell.base_url}/v1/chat/completions"
+    headers = {"authorization": f"Bearer {drill.cell.api_key}"}
+    return httpx.post(url, json=body, headers=headers, timeout=60)
 
 
 async def test_a_growing_replica_closes_the_node_and_is_then_restarted(

@@ -30,14 +30,18 @@ DEADLINE_S = 60.0
 @pytest.fixture
 async def client(cell: RunningCell) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        api_key="none", base_url=f"{cell.base_url}/v1", max_retries=0, timeout=DEADLINE_S
+        api_key=cell.api_key, base_url=f"{cell.base_url}/v1", max_retries=0, timeout=DEADLINE_S
     ) as client:
         yield client
 
 
 @pytest.fixture
 async def http(cell: RunningCell) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=cell.base_url, timeout=DEADLINE_S) as client:
+    async with httpx.AsyncClient(
+        base_url=cell.base_url,
+        timeout=DEADLINE_S,
+        headers={"authorization": f"Bearer {cell.api_key}"},
+    ) as client:
         yield client
 
 
@@ -238,7 +242,7 @@ async def test_openais_client_raises_its_own_errors(
         ("GET", "/", 404),
         ("GET", "/-/routes", 404),
         ("GET", "/-/healthz", 404),
-        ("POST", "/v1/completions", 404),
+        ("POST", "/v1/embeddings", 404),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/chat/completions", 415),
     ],
