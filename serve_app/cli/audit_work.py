@@ -64,6 +64,8 @@ def verify_chain(
         here = site(config)
         kept = _anchors(here, files, public_key)
         verdict = verify(here.places.owner_dsn, first=first, anchors=kept, progress=_progress)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
         on_record = _try_to_record(here, verdict)
     if as_json:
         print(orjson.dumps(_as_json(verdict, on_record), option=orjson.OPT_INDENT_2).decode())

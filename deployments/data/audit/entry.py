@@ -47,6 +47,9 @@ def time_ordered_id() -> uuid.UUID:
 class AuditEntry:
     """What the chain keeps of one act. `details` holds ids, codes, counts and hashes alone.
 
+    `patient` is a bare id. An act on several patients names them in `details["patients"]`, a list of
+    bare ids, and is found by each of them.
+
     What a client sent may stand in it (a device, an id that does not exist), so texts are cut to
     256 characters and freed of what PostgreSQL cannot hold: no act goes unrecorded for its form.
     """

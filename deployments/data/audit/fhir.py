@@ -125,7 +125,7 @@ def _entities(entry: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     details = [
         {"type": name, "valueString": _text(value)}
         for name, value in sorted(entry["details"].items())
-        if name and _text(value)
+        if name and _text(value) and name != "patients"
     ]
     resource = entry["resource"]
     if resource:
@@ -140,9 +140,10 @@ def _entities(entry: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             "role": _coding(_JOB),
             "detail": details,
         }
-    if entry["patient"]:
+    several = entry["details"].get("patients")
+    for patient in several if isinstance(several, list) else filter(None, [entry["patient"]]):
         yield {
-            "what": {"reference": reference_of(entry["patient"])},
+            "what": {"reference": reference_of(str(patient))},
             "type": _coding(_PERSON),
             "role": _coding(_PATIENT),
         }

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -59,7 +59,8 @@ class AuditSearch:
         values: list[Any] = []
         if self.patient is not None:
             bare = self.patient.removeprefix("Patient/")
-            self._add(parts, values, "patient = ANY (%s)", [bare, f"Patient/{bare}"])
+            names = [bare, f"Patient/{bare}"]
+            self._add(parts, values, "(patient = ANY (%s) OR patients && %s::text[])", names, names)
         if self.agent is not None:
             self._add(parts, values, "actor = %s", self.agent)
         if self.action is not None:
@@ -84,9 +85,11 @@ class AuditSearch:
         }
 
     @staticmethod
-    def _add(parts: list[sql.Composable], values: list[Any], text: str, value: Any) -> None:
+    def _add(
+        parts: list[sql.Composable], values: list[Any], text: LiteralString, *value: Any
+    ) -> None:
         parts.append(sql.SQL(text))
-        values.append(value)
+        values += value
 
 
 class AuditReader:

@@ -21,7 +21,8 @@ GENESIS = bytes(32)
 # `at` as the body writes it, so that comparing is comparing texts.
 COLUMNS = """seq, id::text,
     to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    organization, actor, role, patient, action, outcome, resource, request_id, body, previous, hash"""
+    organization, actor, role, patient, action, outcome, resource, request_id, patients,
+    body, previous, hash"""
 _EXTRACTED = (
     *("id", "at", "organization", "actor", "role", "patient", "action", "outcome", "resource"),
     "request_id",
@@ -58,7 +59,7 @@ class Walk:
     def feed(self, rows: Iterable[Row]) -> None:
         """Check rows of `COLUMNS` in order of sequence."""
         for row in rows:
-            seq, body, previous, hash = row[0], row[11], bytes(row[12]), bytes(row[13])
+            seq, body, previous, hash = row[0], row[12], bytes(row[13]), bytes(row[14])
             if seq != self.seq + 1:
                 self._missing(self.seq + 1, seq - 1)
             elif self.hash is not None and previous != self.hash:
@@ -119,7 +120,10 @@ class Walk:
             wrong = [
                 name for at, name in enumerate(_EXTRACTED, 1) if row[at] != told.get(name, ...)
             ]
-        except (orjson.JSONDecodeError, AttributeError):
+            patients = told["details"].get("patients")
+            if row[11] != (patients if isinstance(patients, list) else None):
+                wrong.append("patients")
+        except (orjson.JSONDecodeError, AttributeError, KeyError):
             wrong = ["body"]
         for name in wrong:
             self.note(seq, "column", f"the column {name} is not what the body says")

@@ -31,11 +31,13 @@ CREATE TABLE audit.entry (
     outcome text NOT NULL,
     resource text,
     request_id text NOT NULL,
+    patients text[],  -- of an act on several: details.patients
     body text NOT NULL,
     previous bytea NOT NULL CHECK (octet_length(previous) = 32),
     hash bytea NOT NULL CHECK (octet_length(hash) = 32)
 );
 CREATE INDEX entry_patient ON audit.entry (patient, seq) WHERE patient IS NOT NULL;
+CREATE INDEX entry_patients ON audit.entry USING gin (patients) WHERE patients IS NOT NULL;
 CREATE INDEX entry_actor ON audit.entry (actor, seq);
 CREATE INDEX entry_at ON audit.entry USING brin (at);
 
@@ -161,14 +163,17 @@ BEGIN
 
     IF amount > 0 THEN
         INSERT INTO audit.entry (seq, id, at, organization, actor, role, patient, action, outcome,
-            resource, request_id, body, previous, hash)
+            resource, request_id, patients, body, previous, hash)
         SELECT last_seq + n.place, n.id, j.at, j.organization, j.actor, j.role, j.patient,
-            j.action, j.outcome, j.resource, j.request_id, n.body, n.previous, n.hash
+            j.action, j.outcome, j.resource, j.request_id,
+            CASE WHEN jsonb_typeof(j.details -> 'patients') = 'array'
+                THEN ARRAY(SELECT jsonb_array_elements_text(j.details -> 'patients')) END,
+            n.body, n.previous, n.hash
         FROM unnest(new_ids, new_bodies, previous_hashes, hashes)
             WITH ORDINALITY n(id, body, previous, hash, place)
         CROSS JOIN LATERAL jsonb_to_record(n.body::jsonb) AS j(at timestamptz, organization text,
             actor text, role text, patient text, action text, outcome text, resource text,
-            request_id text)
+            request_id text, details jsonb)
         ORDER BY n.place;
         UPDATE audit.head h SET seq = last_seq + amount, hash = now_hash;
     END IF;

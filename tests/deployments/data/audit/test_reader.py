@@ -161,3 +161,19 @@ async def test_a_stream_of_everything_is_in_order_and_on_record_first(
     first = await anext(stream)
     assert len(chain(dsns[1])) == 11
     assert numbers([first, *[event async for event in stream]]) == [0, 2, 4, 6, 8]
+
+
+async def test_an_act_on_several_patients_is_found_by_each_of_them(
+    audit: Audit, database: Database
+) -> None:
+    patients = {"patients": ["p1", "p2"], "number": 5}
+    one = entry(patient=None, resource="Patient", action="search", details=patients)
+    await audit.record(one, deadline=soon())
+    await audit.record(entry(6, patient="p2"), deadline=soon())
+    reader = AuditReader(database, audit)
+    for patient, expected in (("p1", [5]), ("p2", [6, 5]), ("p3", [])):
+        page = await reader.search(caller(), AuditSearch(patient=patient))
+        assert numbers(page.events) == expected
+    page = await reader.search(caller(), AuditSearch(patient="p1", action="search"))
+    people = [e["what"]["reference"] for e in page.events[0]["entity"] if e["type"]["code"] == "1"]
+    assert people == ["Patient/p1", "Patient/p2"]

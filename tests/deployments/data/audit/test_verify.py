@@ -102,7 +102,7 @@ def append_by_hand(owner: Owner) -> None:
     owner.execute("ALTER TABLE audit.entry DROP CONSTRAINT entry_id_key")
     owner.execute(
         "INSERT INTO audit.entry SELECT 13, id, at, organization, actor, role, patient, action, "
-        "outcome, resource, request_id, body, hash, hash FROM audit.entry WHERE seq = 12"
+        "outcome, resource, request_id, patients, body, hash, hash FROM audit.entry WHERE seq = 12"
     )
 
 
@@ -117,7 +117,7 @@ def insert_between(owner: Owner) -> None:
     owner.execute("ALTER TABLE audit.entry DROP CONSTRAINT entry_id_key")
     owner.execute(
         "INSERT INTO audit.entry SELECT 6, id, at, organization, actor, role, patient, action, "
-        "outcome, resource, request_id, body, hash, hash FROM audit.entry WHERE seq = 5"
+        "outcome, resource, request_id, patients, body, hash, hash FROM audit.entry WHERE seq = 5"
     )
     rehash(owner, 6, 6)
     owner.execute("UPDATE audit.head SET seq = 13")
@@ -198,6 +198,7 @@ CHANGES = (
     ("outcome", "'denied'"),
     ("resource", "NULL"),
     ("request_id", "''"),
+    ("patients", "'{p7}'"),
 )
 
 
@@ -273,7 +274,7 @@ def rows_of(count: int) -> list[list[Any]]:
         at = body.split(b'"at":"')[1].split(b'"')[0].decode()
         extracted = [str(one.id), at, one.organization, one.actor, one.role, one.patient]
         rest = [one.action, one.outcome, one.resource, one.request_id]
-        rows.append([seq, *extracted, *rest, body.decode(), previous, hash])
+        rows.append([seq, *extracted, *rest, None, body.decode(), previous, hash])
         previous = hash
     return rows
 
@@ -281,7 +282,7 @@ def rows_of(count: int) -> list[list[Any]]:
 @given(st.data())
 def test_any_one_change_anywhere_is_found_at_its_place(data: st.DataObject) -> None:
     rows = rows_of(data.draw(st.integers(1, 12)))
-    head_seq, head_hash = len(rows), rows[-1][13]
+    head_seq, head_hash = len(rows), rows[-1][14]
     at = data.draw(st.integers(0, len(rows) - 1))
     kind = data.draw(st.sampled_from(["bit", "remove", "double", "swap", "hash", "previous"]))
     if kind == "remove":
@@ -296,12 +297,12 @@ def test_any_one_change_anywhere_is_found_at_its_place(data: st.DataObject) -> N
         rows[at][1:], rows[other][1:] = rows[other][1:], rows[at][1:]
         at = min(at, other)
     elif kind == "bit":
-        body = bytearray(str(rows[at][11]).encode())
+        body = bytearray(str(rows[at][12]).encode())
         place = data.draw(st.integers(0, len(body) - 1))
         body[place] ^= 1 << data.draw(st.integers(0, 5))
-        rows[at][11] = body.decode("latin-1")
+        rows[at][12] = body.decode("latin-1")
     else:
-        column = 13 if kind == "hash" else 12
+        column = 14 if kind == "hash" else 13
         rows[at][column] = hashlib.sha256(bytes(rows[at][column])).digest()
     walk = Walk()
     walk.feed(rows)
@@ -315,7 +316,7 @@ def test_a_sound_chain_has_no_faults() -> None:
     walk = Walk()
     walk.feed(rows[:20])
     walk.feed(rows[20:])
-    walk.end(50, rows[-1][13])
+    walk.end(50, rows[-1][14])
     assert (walk.faults, walk.checked) == ([], 50)
 
 
