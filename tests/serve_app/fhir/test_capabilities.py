@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 
 from configs.args import RecordsArgs
+from configs.reader import PROJECT_ROOT
 from deployments.data.records.parameters import PARAMETERS
 from deployments.data.records.shapes import TYPES
 from serve_app.fhir.capabilities import capability_statement
@@ -73,3 +75,15 @@ async def test_it_is_served_to_everybody_with_the_address_that_was_asked(
 ) -> None:
     answer: dict[str, Any] = (await physician.get("/metadata")).json()
     assert answer == STATEMENT
+
+
+def test_the_documentation_has_the_same_parameters() -> None:
+    page = (PROJECT_ROOT / "docs" / "fhir.md").read_text(encoding="utf-8")
+    told = {
+        found[1]: set(re.findall(r"`([^`]+)`", found[2]))
+        for found in re.finditer(r"^\| ([A-Z]\w+) \| (`.*`) \|$", page, re.MULTILINE)
+    }
+    assert told == {
+        type: {name for name in parameters if not name.startswith("_")}
+        for type, parameters in PARAMETERS.items()
+    }
