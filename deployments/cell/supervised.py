@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from deployments.cell.state import CellError
+
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 60.0
 
@@ -32,13 +34,21 @@ class Supervised:
         if self.process is None or self.process.poll() is None:
             return False
         if self._due is None:
-            if now - self._up_since > STEADY_S:
-                self._failures = 0
-            pause_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
-            self._failures += 1
-            self._due = now + pause_s
-            tell(f"{self.name} ended ({self.process.returncode}); restarting in {pause_s:g} s")
+            self._plan(now, f"{self.name} ended ({self.process.returncode})", tell)
+        assert self._due is not None
         if now < self._due:
             return False
-        self.begin(now)
+        try:
+            self.begin(now)
+        except CellError as error:
+            # One part that cannot start is no reason to end the others.
+            self._plan(now, f"{self.name} cannot start: {error}", tell)
+            return False
         return True
+
+    def _plan(self, now: float, what: str, tell: Callable[[str], None]) -> None:
+        if now - self._up_since > STEADY_S:
+            self._failures = 0
+        pause_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures, self._up_since, self._due = self._failures + 1, now, now + pause_s
+        tell(f"{what}; restarting in {pause_s:g} s")
