@@ -7,9 +7,7 @@ are the same; its bytes lie in a blob whose row commits together with the resour
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -28,9 +26,7 @@ from deployments.data.errors import (
     DataError,
     Forbidden,
     Gone,
-    Invalid,
     TooMany,
-    Unprocessable,
     Unsupported,
 )
 from deployments.data.principal import Caller
@@ -39,8 +35,9 @@ from deployments.data.records.store import Records
 from serve_app.auth.guard import caller_of
 from serve_app.body import read_json
 from serve_app.errors import UnsupportedMediaType
-from serve_app.fhir import answers, binary_documents, content
+from serve_app.fhir import answers, binary_documents, binary_resource, content
 from serve_app.fhir import requests as asked
+from serve_app.fhir.binary_resource import TYPE, patient_of
 from serve_app.fhir.negotiation import (
     FHIR_JSON,
     NotAcceptable,
@@ -52,11 +49,8 @@ from serve_app.fhir.negotiation import (
     without_fhir_version,
 )
 
-TYPE = "Binary"
 AT_ONCE = 64
 MAX_VERSIONS = 200
-_PATIENT = re.compile(r"Patient/[A-Za-z0-9.-]{1,64}")
-_ELEMENTS = {"resourceType", "id", "meta", "language", "contentType", "securityContext", "data"}
 
 
 class Binaries:
@@ -90,7 +84,8 @@ class Binaries:
             else:
                 if content_type.lower().startswith("application/fhir+"):
                     raise UnsupportedMediaType("Of FHIR's own formats only JSON is read.")
-                resource = _resource(content_type, request.headers.get("x-security-context"))
+                context = request.headers.get("x-security-context")
+                resource = binary_resource.of_headers(content_type, context)
                 announced = content.announced_of(request)
                 self._blobs.check_size(announced)
                 await self._may_write(caller, resource)
@@ -139,27 +134,11 @@ class Binaries:
     async def _from_json(self, request: Request) -> tuple[dict[str, Any], bytes]:
         without_fhir_version(request)
         body = await read_json(request.scope, request.receive, self._max_json, (FHIR_JSON,))
-        if not isinstance(body, dict) or body.get("resourceType") != TYPE:
-            raise Invalid("This takes a Binary.", param="Binary")
-        if unknown := set(body) - _ELEMENTS:
-            known = ", ".join(sorted(_ELEMENTS))
-            raise Unsupported(f"{len(unknown)} elements are not known; {known} are.", param=TYPE)
-        text = body.get("data", "")
-        try:
-            # FHIR's base64 may hold white space.
-            data = base64.b64decode("".join(text.split()), validate=True)
-        except (binascii.Error, ValueError, AttributeError):
-            raise Unprocessable("data is not base64.", param="Binary.data") from None
-        context = body.get("securityContext")
-        reference = context.get("reference") if isinstance(context, dict) else context
-        if reference is not None and not isinstance(reference, str):
-            raise Unprocessable("A reference is a string.", param="Binary.securityContext")
-        return _resource(body.get("contentType"), reference), data
+        return binary_resource.of_json(body)
 
     async def _may_write(self, caller: Caller, resource: dict[str, Any]) -> None:
         """Refuse before anything long is read or stored."""
-        reference = resource.get("securityContext", {}).get("reference")
-        patient = reference.removeprefix("Patient/") if reference else None
+        patient = patient_of(resource)
         if patient is None and scopes.compartment(caller.principal) != "all":
             scopes.require_permitted(caller.principal, TYPE, "c")
             message = "X-Security-Context must name the patient, as Patient/id."
@@ -179,8 +158,7 @@ class Binaries:
                 content_type=resource["contentType"],
             )
 
-        reference = resource.get("securityContext", {}).get("reference", "")
-        parts = "\n".join((resource["contentType"], reference, draft.sha256))
+        parts = "\n".join((resource["contentType"], patient_of(resource) or "", draft.sha256))
         try:
             written = await self._records.create(
                 caller,
@@ -285,18 +263,6 @@ def binary_routes(
     ):
         router.add_api_route(path, handler, methods=[method], **document)
     return router
-
-
-def _resource(content_type: Any, context: str | None) -> dict[str, Any]:
-    resource: dict[str, Any] = {"resourceType": TYPE, "contentType": content_type}
-    if not isinstance(content_type, str) or not content.is_media_type(content_type):
-        raise Unprocessable("contentType is not a media type.", param="Binary.contentType")
-    if context is not None:
-        if not _PATIENT.fullmatch(context):
-            message = "The security context is a patient, as Patient/id."
-            raise Invalid(message, param="X-Security-Context")
-        resource["securityContext"] = {"reference": context}
-    return resource
 
 
 def _wants_json(request: Request) -> bool:
