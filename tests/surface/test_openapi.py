@@ -23,7 +23,7 @@ SCOPES = (
     "audit:verify"
 )
 checks.load_all_checks()
-CHECKS = [
+CHECKS: list[Any] = [
     checks.CHECKS.get_one(name)
     for name in (
         *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
@@ -39,11 +39,11 @@ def schema(world: World) -> Any:
     return schemathesis.openapi.from_url(f"{world.base_url}/openapi.json")
 
 
-def real_ids(patients: Patients) -> Callable[[Case], None]:
+def real_ids(patients: Patients) -> Callable[[Case[Any]], None]:
     """Half of the requests ask for what is there, since invented ids only ever meet 404."""
     held = patients.cared.ids
 
-    def give(case: Case) -> None:
+    def give(case: Case[Any]) -> None:
         path = case.path_parameters or {}
         kind = path.get("type") or case.path.split("/")[2] if case.path.count("/") > 1 else ""
         if "id" in path and kind in held and len(str(path["id"])) % 2:
@@ -88,7 +88,7 @@ def _tried(
     mode: GenerationMode,
     session: requests.Session,
     token: str,
-    give: Callable[[Case], None],
+    give: Callable[[Case[Any]], None],
     failures: list[str],
 ) -> int:
     asked = 0
@@ -103,7 +103,7 @@ def _tried(
         print_blob=False,
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-    def attempt(case: Case) -> None:
+    def attempt(case: Case[Any]) -> None:
         nonlocal asked
         asked += 1
         give(case)

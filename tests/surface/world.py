@@ -59,6 +59,7 @@ class World:
         self.places: Places = places(args, home)
         self.language = FakeLanguage()
         self.base_url = ""
+        self.marked = ""  # the patient of test_marks.py
         self._clients: list[httpx.Client] = []
         self._tokens: dict[str, dict[str, Any]] = {}
 
