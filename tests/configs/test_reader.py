@@ -220,3 +220,79 @@ def test_a_maximum_below_the_minimum_is_refused(tmp_path: Path) -> None:
     raw = site()
     ai(raw)["replicas"] = {"min": 3, "max": 2}
     assert "max (2) is below min (3)" in refusal(tmp_path, raw)
+
+
+def with_data(raw: dict[str, Any], **records: Any) -> dict[str, Any]:
+    raw["applications"].append(
+        {
+            "name": "data",
+            "import_path": "deployments.data.application:build",
+            "route_prefix": None,
+            "args": {"records": dict(records)},
+        }
+    )
+    return raw
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_configs_keep_records_by_one_set_of_rules(name: str) -> None:
+    apps = {app["name"]: app for app in read_yaml(PROJECT_ROOT / "configs" / name)["applications"]}
+    assert apps["api"]["args"]["records"] == apps["data"]["args"]["records"]
+
+
+def test_only_the_local_config_is_for_demos() -> None:
+    demos = {
+        name: read_yaml(PROJECT_ROOT / "configs" / name)["applications"][1]["args"]["records"].get(
+            "demo", False
+        )
+        for name in SHIPPED
+    }
+    assert demos == {"local.yaml": True, "mac-studio.yaml": False}
+
+
+def test_applications_that_would_keep_records_differently_are_refused(tmp_path: Path) -> None:
+    raw = with_data(site(), care_days=7)
+    assert refusal(tmp_path, raw) == (
+        "applications[2].args.records.care_days: differs from applications[1].args.records.care_days"
+    )
+
+
+def test_the_custodian_counts_against_the_data_node(tmp_path: Path) -> None:
+    raw = with_data(site())
+    raw["applications"][2]["args"]["custodian"] = {"memory_gb": 2.0, "cpu": 0.05}
+    said = refusal(tmp_path, raw)
+    assert "pool data is asked for 4 memory_gb" in said
+    assert "custodian (1+1)×2" in said
+
+
+def test_more_connections_than_the_cells_own_server_has_are_refused(tmp_path: Path) -> None:
+    raw = with_data(site(), pool_connections=64)
+    raw["applications"][1]["args"]["records"] = {"pool_connections": 64}
+    assert refusal(tmp_path, raw) == (
+        "applications[1].args.records.pool_connections: 3 replicas with 64 each are 192 database "
+        "connections, and the cell's own PostgreSQL has 140 for them"
+    )
+
+
+def test_an_answer_is_not_taken_for_abandoned_while_its_request_may_still_run(
+    tmp_path: Path,
+) -> None:
+    raw = with_data(site())
+    raw["applications"][2]["args"]["abandoned_after_s"] = 630.0
+    assert refusal(tmp_path, raw) == (
+        "applications[2].args.abandoned_after_s: must be a minute above the API's "
+        "request_timeout_s (600) at least"
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ({"dsn": "host=db"}, "dsn and owner_dsn are given together"),
+        ({"audit": False}, "audit can be off only with demo"),
+    ],
+)
+def test_records_that_contradict_themselves_are_refused(
+    tmp_path: Path, records: dict[str, Any], reason: str
+) -> None:
+    assert reason in refusal(tmp_path, with_data(site(), **records))

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
+
+import psycopg
 
 from configs.args import Resources
 from configs.budgets import Budget, actor_resources, ray_resources
+from deployments.data.postgres import OWNER, LocalServer
 from deployments.memory import (
+    GB,
     Charge,
     Processes,
     Replica,
@@ -103,3 +109,25 @@ def test_resident_memory_counts_children_and_sees_the_end() -> None:
 def test_a_pid_that_never_was_has_no_memory() -> None:
     assert resident_gb(2**22 + 1) is None
     assert Processes().resident_gb(2**22 + 1) is None
+
+
+def test_what_postgresqls_processes_share_is_counted_once(postgres: LocalServer) -> None:
+    """Eight connections that have read the same buffers: as many times their size otherwise."""
+    server = postgres.running()
+    assert server is not None
+    size = 30 * 2**20
+    with ExitStack() as stack:
+        open_one = partial(psycopg.connect, postgres.dsn(OWNER, "postgres"), autocommit=True)
+        first = stack.enter_context(open_one())
+        try:
+            first.execute("CREATE TABLE buffers AS SELECT generate_series(1, 1000000)")
+            for _ in range(7):
+                other = stack.enter_context(open_one())
+                other.execute("SELECT count(*) FROM buffers")
+            used_gb = Processes().resident_gb(server.pid)
+            naive_gb = sum(resident_gb(pid) or 0.0 for pid in postgres.pids())
+        finally:
+            first.execute("DROP TABLE buffers")
+    assert used_gb is not None
+    assert naive_gb - used_gb > 5 * size / GB
+    assert used_gb > (resident_gb(server.pid) or 0.0)
