@@ -252,6 +252,26 @@ def test_a_walk_from_the_middle_sees_what_is_after_it(owner: Owner, dsns: tuple[
     assert found(verify(dsns[1], first=5)) == [(5, "missing")]
 
 
+async def test_a_chain_that_grows_meanwhile_is_walked_in_parts_to_its_end(
+    audit: Audit, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.data.audit.verify._PART", 7)
+    for number in range(30):
+        await audit.record(entry(number), deadline=soon())
+    seen: list[int] = []
+
+    def grow(checked: int) -> None:
+        seen.append(checked)
+        if len(seen) <= 3:
+            with psycopg.connect(dsns[0]) as application:
+                body = entry(100 + len(seen)).body().decode()
+                application.execute("SELECT audit.append(%s::text[], '{}')", [[body]])
+
+    verdict = verify(dsns[1], progress=grow)
+    assert (verdict.faults, verdict.checked, verdict.head_seq) == ((), 33, 33)
+    assert seen == [7, 14, 21, 28, 30, 33]
+
+
 def test_an_empty_chain_is_sound(dsns: tuple[str, str]) -> None:
     verdict = verify(dsns[1])
     assert (verdict.is_sound, verdict.checked, verdict.head_hash) == (True, 0, GENESIS)
