@@ -127,6 +127,8 @@ CREATE TABLE records.idempotency (
 CREATE INDEX idempotency_by_created ON records.idempotency (created_at);
 """
 
+# The statement's time and not the transaction's: whoever has waited for a lock must see what the
+# one before it has opened meanwhile.
 # `resource` and `history` are seen by the same rule; {table} is the one that it stands on.
 VISIBLE = """
     organization = current_setting('medrec.organization', true)
@@ -140,8 +142,8 @@ VISIBLE = """
                 WHERE c.organization = {table}.organization
                   AND c.practitioner = current_setting('medrec.practitioner', true)
                   AND c.patient = {table}.patient
-                  AND c.starts_at <= now()
-                  AND (c.ends_at IS NULL OR c.ends_at > now())
+                  AND c.starts_at <= statement_timestamp()
+                  AND (c.ends_at IS NULL OR c.ends_at > statement_timestamp())
             )
         )
     )
@@ -167,8 +169,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
         WHERE c.organization = current_setting('medrec.organization', true)
           AND c.practitioner = current_setting('medrec.practitioner', true)
           AND c.patient = wanted
-          AND c.starts_at <= now()
-          AND (c.ends_at IS NULL OR c.ends_at > now())
+          AND c.starts_at <= statement_timestamp()
+          AND (c.ends_at IS NULL OR c.ends_at > statement_timestamp())
     ), false)
 $$;
 
