@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +15,12 @@ from deployments.cell.ports import free_offset
 from deployments.cell.state import CellError
 from deployments.data.errors import DataError
 from deployments.edge.haproxy import HaproxyError
+from serve_app.cli.ai import app as ai_app
 from serve_app.cli.audit import app as audit_app
 from serve_app.cli.demo import app as demo_app
 from serve_app.cli.key import app as key_app
 from serve_app.cli.seal import app as seal_app
+from serve_app.cli.subject import app as subject_app
 from serve_app.cli.user import app as user_app
 
 app = typer.Typer(
@@ -33,6 +36,8 @@ app.add_typer(seal_app, name="seal")
 app.add_typer(demo_app, name="demo")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.add_typer(ai_app, name="ai")
+app.add_typer(subject_app, name="subject")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]
@@ -49,6 +54,8 @@ Timeout = Annotated[
 
 def main() -> None:
     """Run the command; what the operator can act on is a message and exit status 1."""
+    # A database that is away is told once, by the command itself.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     try:
         app()
     except (ConfigError, CellError, HaproxyError, DataError) as error:

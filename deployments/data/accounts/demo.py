@@ -23,6 +23,7 @@ from deployments.data.errors import DataError
 from deployments.data.places import Places
 from deployments.data.principal import Role
 from deployments.data.scopes import parse
+from deployments.data.seal import keys as site_keys
 from deployments.data.seal.keys import ensure_site_keys, write_durably
 
 FILE = "credentials.json"
@@ -38,6 +39,9 @@ def at_start(places: Places, args: RecordsArgs, home: Home, base_url: str) -> No
         ensure_demo(places, args, home, base_url)
     else:
         refuse_demo(places)
+        # Before anything is deployed: a replica could only fail at it, far from who started it.
+        signing.read(places.secrets)
+        site_keys.read(places.secrets)
 
 
 def ensure_demo(places: Places, args: RecordsArgs, home: Home, base_url: str) -> None:

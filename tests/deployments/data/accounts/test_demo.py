@@ -17,6 +17,7 @@ from deployments.data.accounts.tokens import Tokens
 from deployments.data.database import Database
 from deployments.data.places import Places
 from deployments.data.scopes import compartment, permits
+from deployments.data.seal.keys import ensure_site_keys
 
 DEMO = RecordsArgs(demo=True)
 REAL = RecordsArgs(demo=False)
@@ -105,9 +106,17 @@ def test_every_other_config_refuses_to_start_and_says_what_to_do(at: Places, hom
     demo.at_start(at, REAL, home, URL)
 
 
-def test_a_fresh_installation_that_is_no_demo_gets_nothing(at: Places, home: Home) -> None:
-    demo.at_start(at, REAL, home, URL)
+def test_a_fresh_installation_that_is_no_demo_gets_nothing_but_the_commands_to_begin_with(
+    at: Places, home: Home
+) -> None:
+    with pytest.raises(CellError, match="medrec key init-signing"):
+        demo.at_start(at, REAL, home, URL)
     assert not list(at.secrets.iterdir())
+    signing.create(at.secrets, demo=False)
+    with pytest.raises(CellError, match="medrec seal init"):
+        demo.at_start(at, REAL, home, URL)
+    ensure_site_keys(at.secrets)
+    demo.at_start(at, REAL, home, URL)
     assert not (home.path / "credentials.json").exists()
 
 
