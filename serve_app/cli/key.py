@@ -69,7 +69,7 @@ def revoke(
     key: Annotated[str, typer.Argument(help="The key's id, as `medrec key list` shows it.")],
     config: Config = LOCAL,
 ) -> None:
-    """End an API key, everywhere within ten seconds."""
+    """End an API key, everywhere and at once."""
     from serve_app.cli.accounts import run
 
     run(config, lambda desk, _: desk.revoke_key(key))

@@ -86,8 +86,13 @@ class Authority:
         return await self._by_session(self._tokens.verify(token))
 
     def session_ended(self, session: str) -> None:
-        """Ask the database about a session the next time: it was ended in this process."""
+        """Ask the database about a session the next time: it was ended."""
         self._sessions.forget(session)
+
+    def changed(self) -> None:
+        """Ask the database about everybody the next time: an account or a key was changed."""
+        for remembered in (self._sessions, self._keys, self._links):
+            remembered.doubt()
 
     async def _by_session(self, who: Principal) -> Principal:
         assert who.session is not None

@@ -46,6 +46,7 @@ class Remembered(Generic[T]):
         self._fresh_s, self._stale_s, self._most, self._clock = fresh_s, stale_s, entries, clock
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._running: dict[str, asyncio.Task[T]] = {}
+        self._changes = 0
 
     async def get(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
         """The value, looked up unless it is fresh. Raises what `load` raises, if nothing is known."""
@@ -66,7 +67,15 @@ class Remembered(Generic[T]):
 
     def forget(self, key: str) -> None:
         """Look it up again the next time."""
+        self._changes += 1
         self._entries.pop(key, None)
+
+    def doubt(self) -> None:
+        """Look everything up again the next time; what is known serves while the database is away."""
+        self._changes += 1
+        now = self._clock()
+        for entry in self._entries.values():
+            entry.fresh_until = min(entry.fresh_until, now)
 
     async def _looked_up(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
         task = self._running.get(key)
@@ -78,9 +87,12 @@ class Remembered(Generic[T]):
         return await asyncio.shield(task)
 
     async def _load(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
+        changes = self._changes
         value = await load()
         now = self._clock()
-        self._entries[key] = _Entry(value, now, now + self._fresh_s)
+        # Something changed while this was looked up, perhaps this: not to be taken for fresh.
+        fresh_s = self._fresh_s if changes == self._changes else 0.0
+        self._entries[key] = _Entry(value, now, now + fresh_s)
         self._entries.move_to_end(key)
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)

@@ -10,6 +10,7 @@ from deployments.cell import state
 from deployments.cell.ports import Ports
 from deployments.cell.state import CellError, Home
 from deployments.data.accounts.authority import Authority
+from deployments.data.accounts.notices import Notices
 from deployments.data.accounts.openid import OpenIdProvider
 from deployments.data.accounts.origin import Journal
 from deployments.data.accounts.passkeys import Passkeys
@@ -35,12 +36,15 @@ class Accounts:
     passkeys: Passkeys
     hashing: Hashing
     provider: OpenIdProvider | None
+    notices: Notices
 
     async def start(self) -> None:
-        """Nothing runs until somebody signs in."""
+        """Begin to listen for revocations; waits for no database."""
+        self.notices.begin()
 
     async def close(self) -> None:
-        """End the threads that hash."""
+        """End the listening, and the threads that hash."""
+        await self.notices.end()
         self.hashing.close()
 
 
@@ -64,10 +68,11 @@ def open_accounts(
     provider = _provider(settings)
     sessions = Sessions(database, tokens, journal, settings)
     hashing = Hashing()
+    authority = Authority(tokens, database, provider, demo=demo)
     return Accounts(
         settings=settings,
         issuer=issuer,
-        authority=Authority(tokens, database, provider, demo=demo),
+        authority=authority,
         keys=keys,
         tokens=tokens,
         sessions=sessions,
@@ -75,6 +80,7 @@ def open_accounts(
         passkeys=Passkeys(database, sessions, journal, settings, issuer),
         hashing=hashing,
         provider=provider,
+        notices=Notices(database.dsn, authority),
     )
 
 

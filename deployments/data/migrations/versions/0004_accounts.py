@@ -131,6 +131,34 @@ REVOKE ALL ON FUNCTION accounts.purge(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION accounts.purge(integer) TO medrec_app;
 """
 
+# Replicas remember for seconds whom they know; what ends a right is told to them at once.
+NOTICES = """
+CREATE FUNCTION accounts.tell() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'session' THEN
+        PERFORM pg_notify('medrec_accounts', 'session ' || OLD.id);
+    ELSE
+        PERFORM pg_notify('medrec_accounts', 'changed');
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tell_revoked AFTER UPDATE ON accounts.session FOR EACH ROW
+    WHEN (OLD.revoked_at IS DISTINCT FROM NEW.revoked_at) EXECUTE FUNCTION accounts.tell();
+CREATE TRIGGER tell_changed AFTER UPDATE ON accounts.account FOR EACH ROW
+    WHEN ((OLD.disabled, OLD.role, OLD.organization, OLD.practitioner, OLD.openid_sub)
+        IS DISTINCT FROM
+        (NEW.disabled, NEW.role, NEW.organization, NEW.practitioner, NEW.openid_sub))
+    EXECUTE FUNCTION accounts.tell();
+CREATE TRIGGER tell_removed AFTER DELETE ON accounts.account FOR EACH ROW
+    EXECUTE FUNCTION accounts.tell();
+CREATE TRIGGER tell_revoked AFTER UPDATE ON accounts.api_key FOR EACH ROW
+    WHEN (OLD.revoked_at IS DISTINCT FROM NEW.revoked_at) EXECUTE FUNCTION accounts.tell();
+CREATE TRIGGER tell_removed AFTER DELETE ON accounts.api_key FOR EACH ROW
+    EXECUTE FUNCTION accounts.tell();
+"""
+
 RIGHTS = """
 GRANT SELECT ON accounts.account, accounts.session, accounts.refresh_token, accounts.passkey,
     accounts.challenge, accounts.api_key, accounts.attempt TO medrec_app;
@@ -150,9 +178,10 @@ GRANT INSERT, UPDATE, DELETE ON accounts.attempt TO medrec_app;
 
 
 def upgrade() -> None:
-    """The tables of the schema `accounts`, their purge, and the application's rights on them."""
+    """The tables of the schema `accounts`, their purge, their notices, the application's rights."""
     op.execute(TABLES)
     op.execute(PURGE)
+    op.execute(NOTICES)
     op.execute(RIGHTS)
 
 

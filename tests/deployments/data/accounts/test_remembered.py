@@ -93,3 +93,33 @@ async def test_no_more_than_so_many_are_remembered() -> None:
     remembered.forget("a")
     await remembered.get("a", table.load)
     assert table.asked == 6
+
+
+async def test_what_changed_during_a_lookup_is_looked_up_again() -> None:
+    clock, table, gate = Clock(), Table(), asyncio.Event()
+    remembered: Remembered[str] = Remembered(clock=clock)
+
+    async def slow() -> str:
+        value = await table.load()
+        await gate.wait()
+        return value
+
+    first = asyncio.ensure_future(remembered.get("k", slow))
+    await asyncio.sleep(0.01)
+    table.value = "second"
+    remembered.forget("k")
+    gate.set()
+    assert await first == "first"
+    assert await remembered.get("k", table.load) == "second"
+
+
+async def test_what_is_in_doubt_still_serves_while_the_database_is_away() -> None:
+    clock, table = Clock(), Table()
+    remembered: Remembered[str] = Remembered(clock=clock)
+    await remembered.get("k", table.load)
+    remembered.doubt()
+    table.away = True
+    assert await remembered.get("k", table.load) == "first"
+    table.away, table.value = False, "second"
+    clock.now += 11
+    assert await remembered.get("k", table.load) == "second"
