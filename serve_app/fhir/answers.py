@@ -62,11 +62,11 @@ def of_write(written: Written, base: str, preferred: Return) -> Response:
     """What a create, update or delete led to."""
     stored = written.stored
     headers = version_headers(stored)
+    if written.replayed:
+        headers["idempotent-replayed"] = "true"
     if stored.resource is None:
         return Response(status_code=204, headers=headers)
     headers["location"] = location_of(stored, base)
-    if written.replayed:
-        headers["idempotent-replayed"] = "true"
     status = 201 if written.created else 200
     if preferred == "minimal":
         return Response(status_code=status, headers=headers)

@@ -22,6 +22,7 @@ _METHODS = ("DELETE", "GET", "POST", "PUT")
 _URL = re.compile(r"(?P<type>[A-Za-z]{1,64})(?:/(?P<id>[^/?]{1,64}))?(?:\?(?P<query>.*))?")
 _FULL_URL = re.compile(r"urn:uuid:[0-9A-Fa-f-]{36}|https?://[^\s]{1,500}")
 _VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"')
+_BUNDLE = ("resourceType", "type", "entry", "id", "meta", "identifier", "timestamp", "language")
 _REQUEST = ("method", "url", "ifMatch", "ifNoneExist", "id", "extension")
 
 
@@ -31,6 +32,10 @@ def entries_of(bundle: Any) -> list[BundleEntry]:
         raise Invalid("This takes a Bundle.", param="Bundle")
     if bundle.get("type") != "transaction":
         raise Unsupported("Only Bundles of type transaction are taken.", param="Bundle.type")
+    if set(bundle) - set(_BUNDLE):
+        raise Unsupported(
+            "A transaction has type and entry, and no more that acts.", param="Bundle"
+        )
     entries = bundle.get("entry", [])
     if not isinstance(entries, list) or not entries:
         raise Invalid("A transaction needs entries.", param="Bundle.entry")

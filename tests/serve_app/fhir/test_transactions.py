@@ -91,6 +91,7 @@ BAD: list[tuple[Any, str]] = [
     ({"resourceType": "Bundle", "type": "batch"}, "Bundle.type"),
     (bundle(), "Bundle.entry"),
     (bundle(entry={}), "Bundle.entry"),
+    (bundle(post(PATIENT), implicitRules="http://a"), "Bundle"),
     (bundle({"resource": PATIENT}), "Bundle.entry[0].request"),
     (bundle(post(PATIENT), {"request": 1}), "Bundle.entry[1].request"),
     (bundle({"request": {"method": "PATCH", "url": "Patient/1"}}), "Bundle.entry[0].request"),
