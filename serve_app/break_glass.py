@@ -12,7 +12,7 @@ from ray.util.metrics import Counter
 
 from deployments.data.errors import Invalid, Unsupported
 from deployments.data.records.break_glass import MAX_COUNT, MAX_REASON, MIN_REASON, BreakGlass
-from deployments.data.records.break_glass import Grant as Granted
+from deployments.data.records.grants import Grant as Granted
 from serve_app.auth import bodies, described
 from serve_app.auth.guard import caller_of
 

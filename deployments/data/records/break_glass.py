@@ -10,12 +10,10 @@ import logging
 import re
 import uuid
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from configs.args import RecordsArgs
 from deployments.data import scopes
@@ -23,76 +21,19 @@ from deployments.data.audit.chain import Audit
 from deployments.data.database import Compartment, Database
 from deployments.data.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
 from deployments.data.principal import Caller
-from deployments.data.records import care, idempotency
+from deployments.data.records import care, grants, idempotency
+from deployments.data.records.grants import FIND, GRANT, ONE, PAGE, REVIEW, Grant, Verdict
 from deployments.data.records.missing import Missing
 from deployments.data.records.search import decode_cursor, encode_cursor, parse
 from deployments.data.records.trail import Trail
-from deployments.data.seal.sealer import Sealed, Sealer
+from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-Verdict = Literal["justified", "unjustified"]
 
 MIN_REASON, MAX_REASON = 10, 500
 MAX_COUNT = 100
 _FINGERPRINT = "break-glass"
 _log = logging.getLogger("medrec.break_glass")
-
-_FIND = sql.SQL(
-    "SELECT r.id FROM records.resource AS r WHERE {condition} AND NOT r.deleted"
-    " AND r.organization = current_setting('medrec.organization') ORDER BY r.id LIMIT 2"
-)
-_GRANT = """
-INSERT INTO records.break_glass (id, organization, account, practitioner, patient, request_id,
-    sealed, key_id, wrapped_key, granted_at, expires_at)
-VALUES (%s, current_setting('medrec.organization'), %s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
-_REVIEW = """
-INSERT INTO records.break_glass_review
-    (break_glass, organization, reviewer, verdict, sealed, key_id, wrapped_key, reviewed_at)
-VALUES (%s, current_setting('medrec.organization'), %s, %s, %s, %s, %s, %s)
-ON CONFLICT (break_glass) DO NOTHING RETURNING true
-"""
-_LISTED = """
-SELECT g.id, g.account, g.practitioner, g.patient, g.request_id, g.sealed, g.key_id, g.wrapped_key,
-    g.granted_at, g.expires_at, r.reviewer, r.verdict, r.sealed, r.key_id, r.wrapped_key,
-    r.reviewed_at
-FROM records.break_glass AS g LEFT JOIN records.break_glass_review AS r ON r.break_glass = g.id
-WHERE g.organization = current_setting('medrec.organization')
-"""
-_ONE = _LISTED + " AND g.id = %s"
-_PAGE = (
-    _LISTED
-    + """
-  AND (%s::boolean IS NULL OR (r.reviewed_at IS NOT NULL) = %s)
-  AND (%s::timestamptz IS NULL OR (g.granted_at, g.id) < (%s, %s::uuid))
-ORDER BY g.granted_at DESC, g.id DESC LIMIT %s
-"""
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """What somebody else found of a grant."""
-
-    reviewer: str
-    verdict: Verdict
-    note: str | None = field(repr=False)
-    reviewed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One break-glass access; `review` None: nobody has looked at it yet."""
-
-    id: str
-    account: str
-    practitioner: str
-    patient: str
-    request_id: str
-    reason: str = field(repr=False)
-    granted_at: datetime
-    expires_at: datetime
-    review: Review | None = None
 
 
 class BreakGlass:
@@ -156,20 +97,22 @@ class BreakGlass:
         at, id = _place(cursor)
         async with self._opened(caller, "none", write=False) as connection:
             values = (reviewed, reviewed, at, at, id, count + 1)
-            rows = await (await connection.execute(_PAGE, values)).fetchall()
-        grants = [self._grant(caller, row) for row in rows[:count]]
+            rows = await (await connection.execute(PAGE, values)).fetchall()
+        found = [
+            grants.read(self._sealer, caller.principal.organization, row) for row in rows[:count]
+        ]
         further = None
         if len(rows) > count:
-            last = grants[-1]
+            last = found[-1]
             further = encode_cursor(_FINGERPRINT, [last.granted_at.isoformat(), last.id])
         await self._trail.saw(
             caller,
             "break-glass-review",
             resource="BreakGlass",
-            patients=sorted({grant.patient for grant in grants}),
-            listed=len(grants),
+            patients=sorted({grant.patient for grant in found}),
+            listed=len(found),
         )
-        return grants, further
+        return found, further
 
     async def review(self, caller: Caller, id: str, *, verdict: Verdict, note: str | None) -> Grant:
         """Judge a grant, once and for all; nobody judges their own."""
@@ -179,9 +122,9 @@ class BreakGlass:
             grant = await self._one(connection, caller, id)
             if grant.account == who.id:
                 raise Forbidden("Nobody reviews their own break-glass.", code="own_break_glass")
-            sealed = self._seal_note(caller, id, note)
+            sealed = grants.seal_note(self._sealer, who.organization, id, note)
             now = datetime.now(UTC)
-            done = await connection.execute(_REVIEW, (id, who.id, verdict, *sealed, now))
+            done = await connection.execute(REVIEW, (id, who.id, verdict, *sealed, now))
             if await done.fetchone() is None:
                 raise Conflict("This break-glass was reviewed already.", code="reviewed_already")
             staged = await self._trail.stage(
@@ -206,7 +149,7 @@ class BreakGlass:
         else:
             name, wanted = "_id", patient or ""
         condition, values = parse("Patient", [(name, wanted)]).where(self._sealer)
-        found = await connection.execute(_FIND.format(condition=condition), values)
+        found = await connection.execute(FIND.format(condition=condition), values)
         rows = await found.fetchall()
         if len(rows) > 1:
             message = "Several patients have this identifier."
@@ -231,10 +174,12 @@ class BreakGlass:
         id = str(uuid.uuid4())
         now = datetime.now(UTC)
         until = now + timedelta(seconds=self._lasts_s)
-        sealed = self._sealer.seal(reason.encode(), _context(caller, _FINGERPRINT, id))
+        sealed = self._sealer.seal(
+            reason.encode(), grants.reason_context(caller.principal.organization, id)
+        )
         who = (caller.principal.id, practitioner, patient, caller.request_id)
         what = (sealed.data, sealed.key_id, sealed.wrapped_key, now, until)
-        await connection.execute(_GRANT, (id, *who, *what))
+        await connection.execute(GRANT, (id, *who, *what))
         await care.open_by_break_glass(connection, practitioner, patient, grant=id, until=until)
         await idempotency.remember(connection, caller, [{"id": id}])
         grant = Grant(id, *who, reason, now, until)
@@ -258,33 +203,10 @@ class BreakGlass:
     async def _one(self, connection: Connection, caller: Caller, id: str) -> Grant:
         row = None
         if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", id):
-            row = await (await connection.execute(_ONE, (id,))).fetchone()
+            row = await (await connection.execute(ONE, (id,))).fetchone()
         if row is None:
             raise NotFound("There is no break-glass of this id.")
-        return self._grant(caller, row)
-
-    def _grant(self, caller: Caller, row: tuple[Any, ...]) -> Grant:
-        id = str(row[0])
-        reason = self._sealer.open(
-            Sealed(row[6], row[7], row[5]), _context(caller, _FINGERPRINT, id)
-        )
-        review = None
-        if row[10] is not None:
-            note = None
-            if row[12] is not None:
-                sealed = Sealed(row[13], row[14], row[12])
-                note = self._sealer.open(sealed, _context(caller, "review", id)).decode()
-            review = Review(row[10], row[11], note, row[15].astimezone(UTC))
-        times = (row[8].astimezone(UTC), row[9].astimezone(UTC))
-        return Grant(id, row[1], row[2], row[3], row[4], reason.decode(), *times, review)
-
-    def _seal_note(
-        self, caller: Caller, id: str, note: str | None
-    ) -> tuple[bytes | None, str | None, bytes | None]:
-        if note is None:
-            return None, None, None
-        sealed = self._sealer.seal(note.encode(), _context(caller, "review", id))
-        return sealed.data, sealed.key_id, sealed.wrapped_key
+        return grants.read(self._sealer, caller.principal.organization, row)
 
     def _opened(
         self, caller: Caller, compartment: Compartment, *, write: bool
@@ -313,7 +235,3 @@ def _place(cursor: str | None) -> tuple[datetime | None, str | None]:
         return datetime.fromisoformat(at).astimezone(UTC), str(uuid.UUID(id))
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise Invalid("The cursor is not one of this list.", param="cursor") from None
-
-
-def _context(caller: Caller, what: str, id: str) -> bytes:
-    return f"{caller.principal.organization}/{what}/{id}".encode()

@@ -22,38 +22,20 @@ from deployments.data.records.search import (
     encode_cursor,
 )
 from deployments.data.records.shapes import SHARED_TYPES, TYPES, Stored
+from deployments.data.records.statements import (
+    BROKE_GLASS,
+    COMPARTMENT,
+    CONSENTS,
+    EVERYTHING,
+    INCLUDED,
+    ONE,
+    OWN,
+)
 from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 MAX_INCLUDES = 1000
-_OWN = sql.SQL("r.organization = current_setting('medrec.organization')")
-_ONE = sql.SQL(
-    "SELECT {columns}, records.by_break_glass(r.patient) FROM records.{table} AS r"
-    " WHERE r.type = {type} AND {own} AND r.id = %s"
-)
-_EVERYTHING = sql.SQL(
-    "SELECT {columns}, r.refs FROM records.resource AS r WHERE {own} AND r.patient = %s"
-    " AND NOT r.deleted AND r.type = ANY(%s)"
-    " AND (r.type <> 'Patient', r.type, r.id) > (%s, %s, %s)"
-    " ORDER BY r.type <> 'Patient', r.type, r.id LIMIT %s"
-)
-_COMPARTMENT = sql.SQL(
-    "SELECT {columns} FROM records.history AS r WHERE {own} AND r.patient = %s"
-    " AND (r.type, r.id, r.version) > (%s, %s, %s) ORDER BY r.type, r.id, r.version LIMIT %s"
-)
-_INCLUDED = sql.SQL(
-    "SELECT {columns} FROM unnest(%s::text[], %s::text[]) AS w(type, id)"
-    " JOIN records.resource AS r ON r.type = w.type AND r.id = w.id"
-    " WHERE {own} AND NOT r.deleted ORDER BY r.type, r.id"
-)
-_BROKE_GLASS = (
-    "SELECT coalesce(bool_or(records.by_break_glass(p)), false) FROM unnest(%s::text[]) p"
-)
-_CONSENTS = sql.SQL(
-    "SELECT {columns} FROM records.resource AS r WHERE r.type = 'Consent' AND {own}"
-    " AND r.patient = %s AND NOT r.deleted AND r.status = 'active' ORDER BY r.id"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +59,8 @@ class Reader:
     ) -> tuple[Stored, bool]:
         """The newest version, deleted or not, and whether break-glass alone opens it."""
         look_for(type, id)
-        statement = _ONE.format(
-            columns=COLUMNS, table=sql.SQL("resource"), type=sql.Literal(type), own=_OWN
+        statement = ONE.format(
+            columns=COLUMNS, table=sql.SQL("resource"), type=sql.Literal(type), own=OWN
         )
         row = await (await connection.execute(statement, (id,))).fetchone()
         if row is None:
@@ -90,8 +72,8 @@ class Reader:
     ) -> tuple[Stored, bool]:
         """One version, and whether break-glass alone opens it."""
         look_for(type, id)
-        statement = _ONE.format(
-            columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=_OWN
+        statement = ONE.format(
+            columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=OWN
         ) + sql.SQL(" AND r.version = %s")
         row = await (await connection.execute(statement, (id, version))).fetchone()
         if row is None:
@@ -110,8 +92,8 @@ class Reader:
     ) -> tuple[list[Stored], bool]:
         """The newest `count` versions (before one, if given), newest first."""
         look_for(type, id)
-        statement = _ONE.format(
-            columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=_OWN
+        statement = ONE.format(
+            columns=COLUMNS, table=sql.SQL("history"), type=sql.Literal(type), own=OWN
         ) + sql.SQL(" AND r.version < %s ORDER BY r.version DESC LIMIT %s")
         # The type of the column bounds what a page can begin at.
         bound = min(before, 2**31 - 1) if before is not None else 2**31 - 1
@@ -151,7 +133,7 @@ class Reader:
         """One page of a patient's compartment, the patient first, with the staff that it names."""
         fingerprint = f"everything/{patient}"
         after = _place(fingerprint, cursor)
-        statement = _EVERYTHING.format(columns=COLUMNS, own=_OWN)
+        statement = EVERYTHING.format(columns=COLUMNS, own=OWN)
         types = readable(caller)
         values = (patient, types, after[0] != "Patient", *after, count + 1)
         if cursor is None:
@@ -182,7 +164,7 @@ class Reader:
         count: int,
     ) -> list[Stored]:
         """Every version of a patient's compartment, by type, id and version."""
-        statement = _COMPARTMENT.format(columns=COLUMNS, own=_OWN)
+        statement = COMPARTMENT.format(columns=COLUMNS, own=OWN)
         found = await connection.execute(statement, (patient, *after, count))
         rows = await found.fetchall()
         return [self._rows.stored(caller.principal.organization, row) for row in rows]
@@ -204,7 +186,7 @@ class Reader:
         self, connection: Connection, caller: Caller, patient: str
     ) -> str | None:
         """The id of the first active Consent that refuses AI now."""
-        statement = _CONSENTS.format(columns=COLUMNS, own=_OWN)
+        statement = CONSENTS.format(columns=COLUMNS, own=OWN)
         for row in await (await connection.execute(statement, (patient,))).fetchall():
             stored = self._rows.stored(caller.principal.organization, row)
             if stored.resource is not None and refuses_ai(stored.resource):
@@ -227,7 +209,7 @@ class Reader:
         if not names:
             return []
         values = ([type for type, _ in names], [id for _, id in names])
-        statement = _INCLUDED.format(columns=COLUMNS, own=_OWN)
+        statement = INCLUDED.format(columns=COLUMNS, own=OWN)
         rows = await (await connection.execute(statement, values)).fetchall()
         return [self._rows.stored(caller.principal.organization, row) for row in rows]
 
@@ -236,7 +218,7 @@ class Reader:
         patients = sorted(set(everyone))
         broke_glass = False
         if patients and scopes.compartment(caller.principal) == "care":
-            row = await (await connection.execute(_BROKE_GLASS, (patients,))).fetchone()
+            row = await (await connection.execute(BROKE_GLASS, (patients,))).fetchone()
             broke_glass = bool(row and row[0])
         return Seen(page, patients, broke_glass)
 

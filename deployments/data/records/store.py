@@ -8,34 +8,21 @@ entry, and both are durable before it is acknowledged.
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from uuid import UUID
-
-import psycopg
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from configs.args import RecordsArgs
 from deployments.data import scopes
 from deployments.data.audit.chain import Audit
 from deployments.data.database import Database
-from deployments.data.errors import Conflict, Forbidden, Unsupported
+from deployments.data.errors import Forbidden, Unsupported
 from deployments.data.principal import Caller
-from deployments.data.records import idempotency
+from deployments.data.records.access import Access, Act
 from deployments.data.records.break_glass import BreakGlass
-from deployments.data.records.missing import Deleted, Missing, UnknownReference
-from deployments.data.records.reading import Reader, Seen
+from deployments.data.records.missing import Deleted, Missing
+from deployments.data.records.reading import Reader
 from deployments.data.records.search import SearchPage, SearchQuery
-from deployments.data.records.shapes import (
-    COMPARTMENT_TYPES,
-    TYPES,
-    BundleEntry,
-    Stored,
-    Written,
-)
+from deployments.data.records.shapes import COMPARTMENT_TYPES, BundleEntry, Stored, Written
 from deployments.data.records.trail import Trail
 from deployments.data.records.transactions import Transaction
 from deployments.data.records.writes import Beside, Writes
@@ -44,12 +31,7 @@ from deployments.data.seal.sealer import Sealer
 
 __all__ = ("BundleEntry", "Records", "SearchPage", "Stored", "Written")
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-T = TypeVar("T")
-
 MAX_COUNT = 200
-ATTEMPTS = 4
-_PAUSE_S = 0.01
 _EXPORT_PAGE = 200
 
 
@@ -57,8 +39,8 @@ class Records:
     """The records of every organisation, as one process reaches them."""
 
     def __init__(self, database: Database, sealer: Sealer, audit: Audit, args: RecordsArgs) -> None:
-        self._database = database
         self._trail = Trail(audit, enabled=args.audit)
+        self._access = Access(database, self._trail)
         self.break_glass = BreakGlass(database, sealer, audit, args)
         self._reader = Reader(sealer)
         self._writes = Writes(Writer(sealer, args), self._reader, self._trail, sealer)
@@ -80,9 +62,9 @@ class Records:
         `fingerprint` stands for the request instead of the resource, `beside` is awaited in the
         same transaction once it is written (a blob's row), `action` and `details` go into the audit.
         """
-        self._permit(caller, type, "c")
+        self._access.permit(caller, type, "c")
         if if_none_exist is not None:
-            self._permit(caller, type, "s")
+            self._access.permit(caller, type, "s")
         draft = self._writes.drafted(type, resource)
 
         async def work(act: Act) -> Written:
@@ -98,42 +80,42 @@ class Records:
                 details=details or {},
             )
 
-        return await self._write(caller, action, work)
+        return await self._access.write(caller, action, work)
 
     async def read(self, caller: Caller, type: str, id: str, *, action: str = "read") -> Stored:
         """The newest version. Raises `NotFound`, or `Gone` for one that was deleted."""
-        self._permit(caller, type, "r")
-        async with self._noticed(caller, action):
-            async with self._opened(caller, write=False) as connection:
+        self._access.permit(caller, type, "r")
+        async with self._access.noticed(caller, action):
+            async with self._access.opened(caller, write=False) as connection:
                 stored, broke_glass = await self._reader.current(connection, caller, type, id)
             if stored.resource is None:
                 raise Deleted(type, id)
-        await self._show(caller, action, stored, broke_glass)
+        await self._access.show(caller, action, stored, broke_glass)
         return stored
 
     async def vread(self, caller: Caller, type: str, id: str, version: int) -> Stored:
         """One version. Raises `NotFound`, or `Gone` for the version that says it was deleted."""
-        self._permit(caller, type, "r")
-        async with self._noticed(caller, "vread"):
+        self._access.permit(caller, type, "r")
+        async with self._access.noticed(caller, "vread"):
             if not 1 <= version < 2**31:
                 raise Missing(type, id)
-            async with self._opened(caller, write=False) as connection:
+            async with self._access.opened(caller, write=False) as connection:
                 stored, broke_glass = await self._reader.version(
                     connection, caller, type, id, version
                 )
             if stored.resource is None:
                 raise Deleted(type, id)
-        await self._show(caller, "vread", stored, broke_glass)
+        await self._access.show(caller, "vread", stored, broke_glass)
         return stored
 
     async def history(
         self, caller: Caller, type: str, id: str, *, count: int, before_version: int | None = None
     ) -> list[Stored]:
         """Versions, newest first, deletions too; those before `before_version` if it is given."""
-        self._permit(caller, type, "r")
+        self._access.permit(caller, type, "r")
         async with (
-            self._noticed(caller, "history"),
-            self._opened(caller, write=False) as connection,
+            self._access.noticed(caller, "history"),
+            self._access.opened(caller, write=False) as connection,
         ):
             found, broke_glass = await self._reader.versions(
                 connection,
@@ -157,7 +139,7 @@ class Records:
         self, caller: Caller, type: str, id: str, resource: dict[str, Any], *, if_match: int | None
     ) -> Written:
         """The next version of what is held; with `if_match` only of that version."""
-        self._permit(caller, type, "u")
+        self._access.permit(caller, type, "u")
         if type == "Binary":
             raise Unsupported("Content does not change: upload it anew to /fhir/Binary.")
         check_id(resource, id)
@@ -168,34 +150,36 @@ class Records:
                 act.connection, act.staged, caller, draft, if_match=if_match
             )
 
-        return await self._write(caller, "update", work)
+        return await self._access.write(caller, "update", work)
 
     async def delete(self, caller: Caller, type: str, id: str) -> Written:
         """A version that says it is deleted; earlier ones remain. Deleting again changes nothing."""
-        self._permit(caller, type, "d")
+        self._access.permit(caller, type, "d")
 
         async def work(act: Act) -> Written:
             return await self._writes.delete(act.connection, act.staged, caller, type, id)
 
-        return await self._write(caller, "delete", work)
+        return await self._access.write(caller, "delete", work)
 
     async def search(self, caller: Caller, query: SearchQuery) -> SearchPage:
         """One page of what the caller may see."""
-        self._permit(caller, query.type, "s")
-        async with self._opened(caller, write=False) as connection:
+        self._access.permit(caller, query.type, "s")
+        async with self._access.opened(caller, write=False) as connection:
             seen = await self._reader.search(connection, caller, query)
-        await self._show_page(caller, "search", query.type, seen, parameters=list(query.names))
+        await self._access.show_page(
+            caller, "search", query.type, seen, parameters=list(query.names)
+        )
         return seen.page
 
     async def everything(
         self, caller: Caller, patient_id: str, *, count: int, cursor: str | None
     ) -> SearchPage:
         """One page of what a patient's compartment holds of the types that the caller may read."""
-        self._permit(caller, "Patient", "r")
+        self._access.permit(caller, "Patient", "r")
         count = max(1, min(count, MAX_COUNT))
         async with (
-            self._noticed(caller, "everything"),
-            self._opened(caller, write=False) as connection,
+            self._access.noticed(caller, "everything"),
+            self._access.opened(caller, write=False) as connection,
         ):
             stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
             if stored.resource is None:
@@ -203,7 +187,7 @@ class Records:
             seen = await self._reader.everything(
                 connection, caller, patient_id, count=count, cursor=cursor
             )
-        await self._show_page(caller, "everything", f"Patient/{patient_id}", seen)
+        await self._access.show_page(caller, "everything", f"Patient/{patient_id}", seen)
         return seen.page
 
     async def transaction(
@@ -216,15 +200,15 @@ class Records:
         async def work(act: Act) -> list[Written | SearchPage]:
             return await plan.run(act.connection, act.staged)
 
-        return await self._write(caller, "transaction", work)
+        return await self._access.write(caller, "transaction", work)
 
     async def ai_refused(self, caller: Caller, patient_id: str) -> str | None:
         """The id of an active Consent by which the patient refuses AI; None if there is none.
 
         Raises `Forbidden` and `NotFound` as `read` does; its caller keeps the audit.
         """
-        self._permit(caller, "Patient", "r")
-        async with self._opened(caller, write=False) as connection:
+        self._access.permit(caller, "Patient", "r")
+        async with self._access.opened(caller, write=False) as connection:
             stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
             if stored.resource is None:
                 raise Deleted("Patient", patient_id)
@@ -232,14 +216,14 @@ class Records:
 
     async def may_write(self, caller: Caller, type: str, patient_id: str | None) -> None:
         """Raise what `create` would for this patient, before a long upload is read."""
-        self._permit(caller, type, "c")
+        self._access.permit(caller, type, "c")
         if patient_id is None:
             if scopes.compartment(caller.principal) != "all":
                 raise Forbidden("Only what belongs to a patient can be written with these rights.")
             return
         async with (
-            self._noticed(caller, "create"),
-            self._opened(caller, write=False) as connection,
+            self._access.noticed(caller, "create"),
+            self._access.opened(caller, write=False) as connection,
         ):
             stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
             if stored.resource is None:
@@ -248,13 +232,13 @@ class Records:
     async def export(self, caller: Caller, patient_id: str) -> AsyncIterator[Stored]:
         """Every version of everything in a patient's compartment, by type and id, oldest first."""
         for type in COMPARTMENT_TYPES:
-            self._permit(caller, type, "r")
+            self._access.permit(caller, type, "r")
         after: tuple[str, str, int] = ("", "", 0)
         began = False
         while True:
             async with (
-                self._noticed(caller, "export"),
-                self._opened(caller, write=False) as connection,
+                self._access.noticed(caller, "export"),
+                self._access.opened(caller, write=False) as connection,
             ):
                 if not began:
                     await self._reader.current(connection, caller, "Patient", patient_id)
@@ -275,84 +259,3 @@ class Records:
             if len(page) < _EXPORT_PAGE:
                 return
             after = (page[-1].type, page[-1].id, page[-1].version)
-
-    def _permit(self, caller: Caller, type: str, letter: scopes.Letter) -> None:
-        if type not in TYPES:
-            raise Unsupported("Resources of this type are not held here.", param="type")
-        scopes.require_permitted(caller.principal, type, letter)
-
-    def _opened(self, caller: Caller, *, write: bool) -> AbstractAsyncContextManager[Connection]:
-        """A transaction that sees what the caller may. Writes are made durable by the audit's."""
-        who = caller.principal
-        return self._database.transaction(
-            deadline=caller.deadline,
-            organization=who.organization,
-            practitioner=who.practitioner or "",
-            compartment=scopes.compartment(who),
-            durable=not (write and self._trail.enabled),
-            read_only=not write,
-        )
-
-    async def _write(self, caller: Caller, action: str, work: Callable[[Act], Awaitable[T]]) -> T:
-        """`work` in a transaction of its own, again where others came in between, then settled."""
-        idempotency.checked(caller)
-        async with self._noticed(caller, action):
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    async with self._opened(caller, write=True) as connection:
-                        act = Act(connection)
-                        result = await work(act)
-                    break
-                except Conflict as error:
-                    if error.code != "serialization" or attempt == ATTEMPTS:
-                        raise
-                await asyncio.sleep(random.uniform(0, _PAUSE_S * 2**attempt))
-        await self._trail.settle(act.staged, caller)
-        return result
-
-    @asynccontextmanager
-    async def _noticed(self, caller: Caller, action: str) -> AsyncIterator[None]:
-        """Put on record what was asked for and is not there, or not for this caller."""
-        try:
-            yield
-        except (Missing, UnknownReference) as error:
-            await self._trail.missed(caller, action, error.type, error.id, code="not_found")
-            raise
-        except Deleted as error:
-            await self._trail.missed(caller, action, error.type, error.id, code="deleted")
-            raise
-
-    async def _show(self, caller: Caller, action: str, stored: Stored, broke_glass: bool) -> None:
-        await self._trail.saw(
-            caller,
-            action,
-            resource=stored.reference,
-            patients=[stored.patient] if stored.patient else [],
-            broke_glass=broke_glass,
-            version=stored.version,
-        )
-
-    async def _show_page(
-        self, caller: Caller, action: str, resource: str, seen: Seen, **details: Any
-    ) -> None:
-        page = seen.page
-        if page.total is not None:
-            details["total"] = page.total
-        await self._trail.saw(
-            caller,
-            action,
-            resource=resource,
-            patients=seen.patients,
-            broke_glass=seen.broke_glass,
-            count=len(page.entries),
-            included=len(page.includes),
-            **details,
-        )
-
-
-@dataclass(slots=True)
-class Act:
-    """One attempt at a write: its transaction, and the audit entries staged in it."""
-
-    connection: Connection
-    staged: list[UUID] = field(default_factory=list)

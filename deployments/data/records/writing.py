@@ -20,49 +20,12 @@ from deployments.data.records.indexing import Index, index
 from deployments.data.records.missing import Missing, look_for
 from deployments.data.records.rows import Encoded, Rows, complete, moment
 from deployments.data.records.shapes import SHARED_TYPES, Stored
+from deployments.data.records.statements import INSERT, LIVING, LOCKED, REPLACE, SEARCHED
 from deployments.data.records.validation import validate
 from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Names = dict[tuple[str, str], str | None]
-
-_VERSION = (
-    *("organization", "type", "id", "version", "updated_at", "deleted", "method", "patient"),
-    *("content", "sealed", "key_id", "wrapped_key"),
-)
-_SEARCHED = (
-    *("identifiers", "names", "codes", "categories", "status", "birth_date"),
-    *("date_from", "date_to", "refs"),
-)
-_CASTS = {
-    "content": "%s::jsonb",
-    **dict.fromkeys(("identifiers", "names", "codes", "categories", "refs"), "%s::text[]"),
-}
-_ALL = (*_VERSION, *_SEARCHED)
-_VALUES = ", ".join(_CASTS.get(name, "%s") for name in _ALL)
-_KEPT = ", ".join(_VERSION)
-# One statement for both tables: they can differ in nothing.
-_INSERT = sql.SQL(
-    f"WITH new AS (INSERT INTO records.resource ({', '.join(_ALL)}) VALUES ({_VALUES})"
-    f" RETURNING {_KEPT}) INSERT INTO records.history ({_KEPT}) SELECT {_KEPT} FROM new"
-)
-_REPLACE = sql.SQL(
-    f"WITH new AS (UPDATE records.resource SET ({', '.join(_ALL)}) = ROW({_VALUES})"
-    " WHERE type = {type} AND organization = current_setting('medrec.organization')"
-    f" AND id = %s AND version = %s RETURNING {_KEPT})"
-    f" INSERT INTO records.history ({_KEPT}) SELECT {_KEPT} FROM new"
-)
-_LOCKED = sql.SQL(
-    "SELECT r.version, r.updated_at, r.deleted, r.patient, r.refs,"
-    " records.by_break_glass(r.patient) FROM records.resource AS r"
-    " WHERE r.type = {type} AND r.organization = current_setting('medrec.organization')"
-    " AND r.id = %s FOR {strength}"
-)
-_LIVING = """
-SELECT 1 FROM records.resource AS r
-WHERE r.organization = current_setting('medrec.organization') AND r.patient = %s
-  AND r.type <> 'Patient' AND NOT r.deleted LIMIT 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +70,12 @@ class Writer:
     def __init__(self, sealer: Sealer, args: RecordsArgs) -> None:
         self._sealer = sealer
         self._args = args
-        self._systems: Mapping[str, str] = dict(args.identifier_systems.items())
         self.rows = Rows(sealer)
 
     def draft(self, type: str, id: str, resource: Mapping[str, Any]) -> Draft:
         """Validate; raises `Unprocessable` or `Invalid` that names the element at fault."""
         bare = {key: value for key, value in dict(resource).items() if key != "id"}
-        checked = validate(type, bare, self._systems)
+        checked = validate(type, bare, self._args.identifier_systems)
         whole = {**checked, "id": id}
         found = index(whole, self._sealer)
         every = {f"{target}/{name}" for target, name in references.references_of(whole)}
@@ -176,7 +138,7 @@ class Writer:
         if current.deleted:
             return None
         if type == "Patient":
-            row = await (await connection.execute(_LIVING, (id,))).fetchone()
+            row = await (await connection.execute(LIVING, (id,))).fetchone()
             if row is not None:
                 message = "The patient still has records, which are kept."
                 raise Conflict(message, code="has_records")
@@ -202,7 +164,7 @@ class Writer:
         `strongly`: whoever wants to refer to it (`hold_patient`) waits as well.
         """
         look_for(type, id)
-        statement = _LOCKED.format(
+        statement = LOCKED.format(
             type=sql.Literal(type), strength=sql.SQL("UPDATE" if strongly else "NO KEY UPDATE")
         )
         row = await (await connection.execute(statement, (id,))).fetchone()
@@ -256,9 +218,9 @@ class Writer:
         head = (organization, draft.type, draft.id, version, updated_at, resource is None, method)
         values = (*head, patient, *_content(encoded), *_searched(draft.index))
         if replaces is None:
-            done = await connection.execute(_INSERT, values)
+            done = await connection.execute(INSERT, values)
         else:
-            statement = _REPLACE.format(type=sql.Literal(draft.type))
+            statement = REPLACE.format(type=sql.Literal(draft.type))
             done = await connection.execute(statement, (*values, draft.id, replaces.version))
         if done.rowcount != 1:
             raise Conflict("Somebody else changed it at the same time.", code="serialization")
@@ -296,4 +258,4 @@ def _content(encoded: Encoded) -> tuple[Any, ...]:
 
 
 def _searched(index: Index) -> tuple[Any, ...]:
-    return tuple(getattr(index, name) for name in _SEARCHED)
+    return tuple(getattr(index, name) for name in SEARCHED)
