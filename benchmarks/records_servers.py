@@ -87,8 +87,7 @@ class Store:
             cwd=PROJECT_ROOT,
             env=os.environ,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what goes wrong is on standard error, by ids alone
         )
         target = Target("127.0.0.1", port)
         try:
