@@ -55,7 +55,7 @@ async def test_no_text_of_a_request_or_answer_reaches_any_log(
         **ASK,
         "messages": [{"role": "user", "content": SECRET}],
         "user": SECRET,
-        "metadata": {"patient": SECRET},
+        "metadata": {"patient": f"Patient/{SECRET}", SECRET: SECRET},
     }
     with caplog.at_level(logging.DEBUG):
         for script in ((), (RuntimeError(SECRET),), (HELLO[0], RuntimeError(SECRET))):

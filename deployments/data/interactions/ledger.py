@@ -23,7 +23,12 @@ import psycopg
 from configs.args import Retention
 from deployments.data.audit.entry import AuditEntry, entry_of
 from deployments.data.database import Database
-from deployments.data.errors import DataError
+from deployments.data.errors import (
+    CommitUnknown,
+    DataError,
+    DeadlineExceeded,
+    StoreUnavailable,
+)
 from deployments.data.interactions.interaction import Answered, Asked
 from deployments.data.principal import Caller
 from deployments.data.scopes import compartment
@@ -33,6 +38,9 @@ FLUSH_PERIOD_S = 0.5
 FLUSH_DEADLINE_S = 5.0
 MAX_PENDING = 10_000  # rows without a patient that wait for the database; the audit has them anyway
 _LARGE = 256 * 1024  # bytes from which sealing leaves the event loop
+
+# After these the same rows may be written later.
+_PASSING = (StoreUnavailable, DeadlineExceeded, CommitUnknown)
 
 _log = logging.getLogger("medrec.interactions")
 
@@ -190,9 +198,9 @@ class Ledger:
             try:
                 await self._flush()
                 healthy = True
-            except DataError as error:
+            except Exception as error:  # whatever it is, the next row must find this task alive
                 if healthy:
-                    _log.warning("the ledger waits for the database: %s", error.code)
+                    _log.warning("the ledger waits for the database: %s", type(error).__name__)
                 healthy = False
 
     async def _flush(self) -> None:
@@ -204,7 +212,11 @@ class Ledger:
                 batch.append(self._pending.popleft())
             try:
                 await self._write(organization, batch)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, DataError) and not isinstance(error, _PASSING):
+                    # Repeated, it would only hold up all that follow; the chain has these chats.
+                    _log.error("the ledger gave up %d rows: %s", len(batch), error.code)
+                    continue
                 self._pending.extendleft(reversed(batch))
                 raise
 

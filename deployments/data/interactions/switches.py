@@ -147,7 +147,7 @@ class Switches:
             try:
                 await self.refresh(time.monotonic() + POLL_DEADLINE_S)
                 healthy = True
-            except (DataError, OSError) as error:
+            except Exception as error:  # without this task a switch would never be heard again
                 if healthy:
                     _log.warning("the AI switches stay as known: %s", type(error).__name__)
                 healthy = False

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from configs.args import Retention
 from deployments.data.audit.chain import Audit
 from deployments.data.database import Database
-from deployments.data.errors import Forbidden
+from deployments.data.errors import Forbidden, StoreUnavailable
 from deployments.data.interactions.ledger import Ledger
 from deployments.data.seal.sealer import Sealer
 from tests.deployments.data.interactions.conftest import (
@@ -132,3 +135,23 @@ async def test_the_application_can_change_no_question_and_delete_nothing(
                 deadline=caller.deadline, organization="hospital", compartment="all"
             ) as connection:
                 await connection.execute(statement.encode())
+
+
+async def test_rows_wait_for_the_database_and_a_spoilt_batch_holds_up_none_after_it(
+    sealer: Sealer, audit: Audit, database: Database, house: House, owner: Owner, tmp_path: Path
+) -> None:
+    nowhere = Database(f"host={tmp_path} dbname=none", connections=2)
+    await nowhere.open()
+    ledger = Ledger(nowhere, sealer, audit, Retention())
+    spoilt, good = replace(question(), id="no id!"), question()
+    for asked in (good, spoilt):
+        await ledger.begin(again(house.physician), asked)
+    with pytest.raises(StoreUnavailable):
+        await ledger._flush()
+    ledger._database = database
+    await ledger._flush()
+    assert owner.rows("SELECT count(*) FROM interactions.interaction") == [(0,)]
+    await ledger.begin(again(house.physician), asked := question())
+    await ledger._flush()
+    assert [row[2] for row in owner.rows(ROW, asked.id)] == [None]
+    await nowhere.close()
