@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -61,7 +61,9 @@ class MortalServer:
             process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """An orderly end."""
+        """The end, whatever state it is in."""
+        if self._process is not None and self._process.poll() is None:
+            self.thaw()
         left = self._server.stop()
         if self._process is not None:
             self._process.wait(10)
@@ -75,21 +77,18 @@ class MortalServer:
 
 
 @pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[MortalServer]:
+def mortal() -> Iterator[MortalServer]:
     """A server of this test's own, migrated and running."""
-    home = state.Home(tmp_path / "home")
-    home.prepare()
-    if os.geteuid() == 0:  # PostgreSQL's own user must reach its folder
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
-                folder.chmod(folder.stat().st_mode | 0o011)
-    server = postgres.local(home)
-    server.initialise()
-    mortal = MortalServer(server)
-    mortal.start()
-    try:
-        migrate(mortal.owner_dsn)
-        yield mortal
-    finally:
-        mortal.thaw() if mortal._process and mortal._process.poll() is None else None
-        mortal.stop()
+    # Not below pytest's own folder: PostgreSQL's user could not reach its data there.
+    with tempfile.TemporaryDirectory(prefix="medrec-") as folder:
+        home = state.Home(Path(folder).resolve())
+        home.prepare()
+        server = postgres.local(home)
+        server.initialise()
+        mortal = MortalServer(server)
+        mortal.start()
+        try:
+            migrate(mortal.owner_dsn)
+            yield mortal
+        finally:
+            mortal.stop()
