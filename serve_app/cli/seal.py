@@ -113,7 +113,7 @@ def escrow(
     _say(f"escrow {bundle.fingerprint} holds site keys {', '.join(bundle.keys)}")
     if out is not None:
         _say(f"give each holder one file share-*.txt of {out}, then delete the folder from here")
-        _say(f"keep {escrows.FILE} with the backups; rotations renew it in the database")
+        _say(f"keep {keys.BUNDLE} with the backups; rotations renew it in the database")
 
 
 @app.command()
@@ -141,7 +141,7 @@ def recover(
             texts = [_read(path).decode("utf-8", "replace") for path in share]
             rebuilt = escrows.recover(found, texts)
             keys.write(at.secrets, rebuilt)
-            keys.write_durably(at.secrets / escrows.FILE, found.dump())
+            keys.write_durably(at.secrets / keys.BUNDLE, found.dump())
     except SiteKeysError:
         _journal(config, "failed", act="recover", shares=len(share))
         raise
@@ -203,7 +203,6 @@ def _journal(config: Path | None, outcome: Any = "success", **details: Any) -> N
 
 
 def _write_shares(out: Path, bundle: Any, shares: Any) -> None:
-    from deployments.data.seal import escrow as escrows
     from deployments.data.seal import keys
     from deployments.data.seal.errors import SiteKeysError
 
@@ -214,7 +213,7 @@ def _write_shares(out: Path, bundle: Any, shares: Any) -> None:
         keys.write_durably(
             out / f"share-{share.number}-of-{share.holders}.txt", share.text().encode()
         )
-    keys.write_durably(out / escrows.FILE, bundle.dump())
+    keys.write_durably(out / keys.BUNDLE, bundle.dump())
 
 
 def _read(path: Path) -> bytes:

@@ -48,6 +48,7 @@ from serve_app.fhir.negotiation import (
     version_of,
     without_fhir_version,
 )
+from serve_app.flow import Readers, window_of
 
 AT_ONCE = 64
 MAX_VERSIONS = 200
@@ -89,7 +90,7 @@ class Binaries:
                 announced = content.announced_of(request)
                 self._blobs.check_size(announced)
                 await self._may_write(caller, resource)
-                pieces = content.body_of(request.receive)
+                pieces = content.body_of(request.receive, window_of(request.scope))
                 draft = await self._blobs.put(pieces, announced=announced)
         # The upload had its own bounds; what follows has the request's.
         caller = replace(caller, deadline=time.monotonic() + self._args.deadline_s)
@@ -132,6 +133,8 @@ class Binaries:
         return answers.base_of(request, self._args.sign_in.issuer)
 
     async def _from_json(self, request: Request) -> tuple[dict[str, Any], bytes]:
+        if (window := window_of(request.scope)) is not None:
+            window.release()
         without_fhir_version(request)
         body = await read_json(request.scope, request.receive, self._max_json, (FHIR_JSON,))
         return binary_resource.of_json(body)
@@ -253,6 +256,7 @@ def binary_routes(
 ) -> APIRouter:
     """The routes, to be mounted before those of the other types."""
     at = Binaries(records, blobs, database, args, max_json_bytes)
+    Readers.here = True
     router = APIRouter(prefix="/fhir/Binary", tags=["fhir"])
     for path, method, handler, document in (
         ("", "POST", at.create, binary_documents.UPLOAD),

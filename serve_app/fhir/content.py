@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.data.errors import Invalid
 from serve_app.errors import BodyTooSlow, ClientGone, HttpError, UnsupportedMediaType
+from serve_app.flow import Window
 
 # A sender may pause so long, and must reach this rate on the whole.
 IDLE_S = 20.0
@@ -60,8 +61,10 @@ def announced_of(request: Request) -> int | None:
     return int(text)
 
 
-async def body_of(receive: Receive) -> AsyncIterator[bytes]:
+async def body_of(receive: Receive, window: Window | None = None) -> AsyncIterator[bytes]:
     """The body piece by piece; the next is asked for when the last has been dealt with.
+
+    `window` is told what has been dealt with, where a server before us reads ahead.
 
     Raises `BodyTooSlow` for a sender that pauses or dawdles, `ClientGone` for one that leaves.
     Only the time that the sender takes counts, not ours.
@@ -83,6 +86,8 @@ async def body_of(receive: Receive) -> AsyncIterator[bytes]:
         if piece := message.get("body", b""):
             size += len(piece)
             yield piece
+            if window is not None:
+                window.taken(len(piece))
         if not message.get("more_body", False):
             return
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from deployments.data.seal import escrow, keys
+from deployments.data.seal import keys
 from deployments.data.seal.errors import SiteKeysError
 from deployments.data.seal.sealer import Sealer
 from serve_app.cli.seal import app
@@ -86,7 +86,7 @@ def test_from_the_first_key_to_the_rebuilt_one(terminal: Terminal, tmp_path: Pat
     said = terminal.said("escrow", "--holders", "3", "--threshold", "2", "--out", str(out))
     shares = sorted(out.glob("share-*.txt"))
     assert [path.name for path in shares] == [f"share-{n}-of-3.txt" for n in (1, 2, 3)]
-    for path in (*shares, out / escrow.FILE):
+    for path in (*shares, out / keys.BUNDLE):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.read_text().split("\n")[-2] not in said
     assert stat.S_IMODE(out.stat().st_mode) == 0o700

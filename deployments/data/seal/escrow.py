@@ -27,9 +27,8 @@ from shamir_mnemonic import (  # type: ignore[import-untyped]
 )
 
 from deployments.data.seal.errors import SiteKeysError
-from deployments.data.seal.keys import SiteKeys, parse
+from deployments.data.seal.keys import BUNDLE, SiteKeys, parse
 
-FILE = "escrow_bundle.json"
 MOST_HOLDERS = 16  # SLIP-39's
 _FORMAT = "medrec-escrow-1"
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -157,7 +156,7 @@ def parse_bundle(data: bytes, origin: str) -> Bundle:
 
 def read_bundle(secrets: Path) -> Bundle | None:
     """The bundle that lies beside the site keys; None if there is no escrow."""
-    path = secrets / FILE
+    path = secrets / BUNDLE
     try:
         return parse_bundle(path.read_bytes(), str(path))
     except FileNotFoundError:

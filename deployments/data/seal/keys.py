@@ -21,6 +21,8 @@ from typing import Any
 from deployments.data.seal.errors import SiteKeysError
 
 FILE = "site_keys.json"
+# The escrow's copy of the keys, beside them; see escrow.py.
+BUNDLE = "escrow_bundle.json"
 KEY_BYTES = 32
 _LOCK = "site_keys.lock"
 _ID_DOMAIN = b"medrec/site-key-id/1\0"
@@ -202,10 +204,15 @@ def create(secrets: Path) -> SiteKeys:
 
 
 def ensure_site_keys(secrets: Path) -> bool:
-    """For a demo's first start: make site keys unless there are some; tells whether it did."""
+    """For a demo's first start: make site keys unless there are some; tells whether it did.
+
+    Raises `SiteKeysError` where there were some before: new ones would open nothing.
+    """
     prepare(secrets)
     if path_of(secrets).exists():
         read(secrets)
         return False
+    if (secrets / BUNDLE).exists():
+        raise SiteKeysError(f"{path_of(secrets)} is lost: medrec seal recover rebuilds it")
     create(secrets)
     return True

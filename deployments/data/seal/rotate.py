@@ -100,7 +100,7 @@ def keep_bundle(secrets: Path, connection: psycopg.Connection[Any], bundle: escr
         "INSERT INTO records.escrow (fingerprint, bundle) VALUES (%s, %s)",
         (bundle.fingerprint, bundle.dump()),
     )
-    keys.write_durably(secrets / escrow.FILE, bundle.dump())
+    keys.write_durably(secrets / keys.BUNDLE, bundle.dump())
 
 
 def newest_bundle(owner_dsn: str) -> bytes:

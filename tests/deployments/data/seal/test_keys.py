@@ -46,6 +46,15 @@ def test_keys_are_never_overwritten_by_making_new_ones(tmp_path: Path) -> None:
     assert keys.path_of(tmp_path).read_bytes() == before
 
 
+def test_a_demo_makes_no_new_keys_where_an_escrow_shows_that_there_were_some(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / keys.BUNDLE).touch()
+    with pytest.raises(SiteKeysError, match="medrec seal recover"):
+        keys.ensure_site_keys(tmp_path)
+    assert not keys.path_of(tmp_path).exists()
+
+
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     keys.create(tmp_path)
     keys.path_of(tmp_path).chmod(0o640)
