@@ -181,11 +181,19 @@ def postgres() -> Iterator[LocalServer]:
         server = local_postgres.local(home)
         server.initialise()
         process = server.start({"fsync": "off"})  # nobody cuts the machine's power here
+        # A session that is killed closes this pipe, and the server must not outlive it.
+        guard = subprocess.Popen(
+            ["sh", "-c", f"read -r line; kill -INT {process.pid}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
             server.wait_ready(process)
             migrate(server.dsn(OWNER))
             yield server
         finally:
+            guard.kill()
+            guard.communicate()
             left = server.stop()
             process.wait(10)
             server.discard()
