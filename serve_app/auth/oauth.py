@@ -18,6 +18,7 @@ from deployments.data import scopes
 from deployments.data.accounts.sessions import Grant
 from deployments.data.errors import DataError, Invalid, Unsupported
 from serve_app.body import read_bytes, read_json
+from serve_app.errors import InvalidBody
 from serve_app.trace import trace_of
 
 FORM = "application/x-www-form-urlencoded"
@@ -56,9 +57,14 @@ def parsed(body: bytes) -> dict[str, str]:
 async def read_form_or_json(scope: Scope, receive: Receive) -> dict[str, str]:
     """The same from a form or a JSON object of strings, whichever the content type says."""
     if dict(scope["headers"]).get(b"content-type", b"").lower().startswith(b"application/json"):
-        values = await read_json(scope, receive, MAX_BODY)
+        try:
+            values = await read_json(scope, receive, MAX_BODY)
+        except InvalidBody as error:
+            raise _unreadable(error.message) from None
         if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
             raise _unreadable("The body is not an object of strings.")
+        if any("\0" in value for value in values.values()):
+            raise _unreadable("A field of the body holds a NUL.")
         return values
     return await read_form(scope, receive)
 

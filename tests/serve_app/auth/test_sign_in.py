@@ -94,6 +94,19 @@ async def test_bodies_are_bounded_and_forms(surface: Surface) -> None:
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"refresh_token":1}', b'{"refresh_token":"a\\u0000"}']
+)
+async def test_a_refresh_that_is_no_json_object_is_told_as_oauth_does(
+    surface: Surface, body: bytes
+) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await surface.client.post("/v1/auth/refresh", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["error"] == "invalid_request"
+
+
 async def test_scopes_are_narrowed_and_never_widened(surface: Surface) -> None:
     await surface.add("ana", "nurse")
     body = (await surface.sign_in("ana", scope="user/Patient.cruds ai admin")).json()
