@@ -16,6 +16,7 @@ from deployments.data.blobs.store import Blobs
 from deployments.data.database import Database
 from deployments.data.interactions.decisions import Decisions
 from deployments.data.interactions.ledger import Ledger
+from deployments.data.interactions.switches import FILE as SWITCHES_FILE
 from deployments.data.interactions.switches import Switches
 from deployments.data.places import places
 from deployments.data.records.store import Records
@@ -26,10 +27,10 @@ from serve_app.break_glass import break_glass_routes
 from serve_app.chat.duties import Duties
 from serve_app.fhir.binary import binary_routes
 from serve_app.fhir.routes import fhir_routes
+from serve_app.metrics import DataGauges
 from serve_app.services import Services
 
 MEGABYTE = 2**20
-SWITCHES_FILE = "ai_switches.json"
 
 
 def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
@@ -74,7 +75,15 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         audit=audit,
         duties=Duties(audit, records, ledger, switches, wait_s=rules.deadline_s),
         routes=(add_records,),
-        parts=(_DatabasePart(database), audit, accounts, switches, ledger, _BlobsPart(blobs)),
+        parts=(
+            _DatabasePart(database),
+            audit,
+            accounts,
+            switches,
+            ledger,
+            _BlobsPart(blobs),
+            DataGauges(audit, database),
+        ),
         deadline_s=rules.deadline_s,
     )
 

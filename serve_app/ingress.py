@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import ErrorAnswer, Header, Surface, report_unexpected, surface_of
+from serve_app.flow import Paced
 from serve_app.trace import request_id_from
 
 # A caller could switch off Serve's time limit and its handling of disconnects by these.
@@ -27,7 +28,7 @@ _ANSWERS = {
 
 def middlewares() -> list[Middleware]:
     """What Serve puts around its servers."""
-    return [Middleware(ServeAnswers)]
+    return [Middleware(ServeAnswers), Middleware(Paced)]
 
 
 class ServeAnswers:

@@ -5,8 +5,13 @@ Labels are model, route template and status: never a user, never text.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from deployments.data.audit.chain import Audit
+from deployments.data.database import Database
 from serve_app.trace import Trace
 
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
@@ -66,3 +71,43 @@ class Meters:
         for kind, count in counts.items():
             if count > 0:
                 self._tokens.inc(count, {"model": trace.model, "kind": kind})
+
+
+class DataGauges:
+    """What this replica's way to the records is like, looked at every few seconds."""
+
+    PERIOD_S = 5.0
+
+    def __init__(self, audit: Audit, database: Database) -> None:
+        self._audit = audit
+        self._database = database
+        self._task: asyncio.Task[None] | None = None
+        self._queue = Gauge("medrec_audit_queue", "Entries that wait for the chain.", ())
+        self._group = Gauge("medrec_audit_group", "Entries of the last group commit.", ())
+        self._journal = Gauge("medrec_audit_journal_bytes", "Bytes in the local journal.", ())
+        self._lag = Gauge("medrec_audit_journal_lag_s", "Age of its oldest entry in seconds.", ())
+        self._connections = Gauge(
+            "medrec_database_connections", "Connections of the pool, by state.", ("state",)
+        )
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            self._queue.set(self._audit.queue_length)
+            self._group.set(self._audit.group_size)
+            self._journal.set(self._audit.journal_bytes)
+            self._lag.set(self._audit.journal_lag_s)
+            for state, count in self._database.figures().items():
+                self._connections.set(count, {"state": state})
+            await asyncio.sleep(self.PERIOD_S)

@@ -15,11 +15,11 @@ from deployments.cell.state import CellError
 from deployments.cell.store import records_args
 from deployments.data.audit.operator import Operator, operator_audit
 from deployments.data.errors import DataError
+from deployments.data.interactions.switches import FILE as SWITCHES_FILE
 from deployments.data.interactions.switches import Switch, Switches
 from deployments.data.places import places
 
 # The same file as the API's replicas read at their start (serve_app/assembly.py).
-SWITCHES_FILE = "ai_switches.json"
 T = TypeVar("T")
 
 

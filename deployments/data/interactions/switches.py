@@ -25,6 +25,8 @@ from deployments.data.interactions.ledger import AuditTrail
 from deployments.data.principal import Caller
 
 SITE = "site"
+# In the home: what was last known, for a replica that starts while the database is away.
+FILE = "ai_switches.json"
 CAPABILITIES = (SITE, "chat")
 POLL_PERIOD_S = 0.5
 POLL_DEADLINE_S = 2.0
