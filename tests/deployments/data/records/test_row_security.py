@@ -116,6 +116,22 @@ async def test_care_that_ended_or_has_not_begun_opens_nothing(
     assert app.run(wanted, id, id, **settings) == [(False, 0)]
 
 
+async def test_a_transaction_that_began_before_sees_what_was_opened_meanwhile(
+    house: House, dsns: tuple[str, str]
+) -> None:
+    """A conditional creation that waited for another's lock must find what that one made."""
+    with psycopg.connect(dsns[0]) as connection:
+        for name, value in (
+            ("organization", people.ORGANIZATION),
+            ("compartment", "care"),
+            ("practitioner", house.physician_id),
+        ):
+            connection.execute("SELECT set_config(%s, %s, true)", (f"medrec.{name}", value))
+        id = await house.patient()
+        row = connection.execute("SELECT records.sees(%s)", (id,)).fetchone()
+    assert row == (True,)
+
+
 async def test_a_row_outside_ones_care_cannot_be_written(house: House, app: App) -> None:
     id = await house.patient()
     insert = (
