@@ -134,7 +134,7 @@ def test_serve_puts_a_config_in_place_of_the_running_one(cell: RunningCell) -> N
 def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) -> None:
     cell = start_cell(home, tiny(tmp_path))
     at = state.Home(home)
-    wait_for("Ray's processes", lambda: len(members_of(at)) > 3)
+    wait_for("Ray's processes", lambda: len(members_of(at)) > 3, timeout_s=180)
     found = state.read(at)
     assert found is not None
     assert cell.stop(signal.SIGINT) == 0
@@ -146,7 +146,7 @@ def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) ->
 def test_after_a_kill_the_rest_is_named_by_up_and_ended_by_down(tmp_path: Path, home: Path) -> None:
     cell = start_cell(home, tiny(tmp_path))
     at = state.Home(home)
-    wait_for("Ray's processes", lambda: len(members_of(at)) > 3)
+    wait_for("Ray's processes", lambda: len(members_of(at)) > 3, timeout_s=180)
     cell.process.kill()
     cell.process.wait()
     assert members_of(at)

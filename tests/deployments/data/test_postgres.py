@@ -249,3 +249,35 @@ async def test_a_kill_during_writes_loses_nothing_that_was_acknowledged(
     assert kept - set(acknowledged) <= set(unknown)
     server.stop()
     process.wait(10)
+
+
+async def test_a_database_that_comes_late_is_found(server: LocalServer) -> None:
+    """Nobody waits for an absent server: not the opening, and requests less as it becomes known."""
+    with started(server):
+        pass
+    database = Database(server.dsn(APPLICATION), connections=4)
+    began = time.monotonic()
+    await database.open()
+    assert time.monotonic() - began < 1
+
+    async def ask(limit_s: float) -> None:
+        async with database.transaction(deadline=time.monotonic() + limit_s) as connection:
+            await connection.execute("SELECT 1")
+
+    with pytest.raises(StoreUnavailable):
+        await ask(1.0)
+    await asyncio.sleep(5.0)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await ask(10.0)
+    assert time.monotonic() - began < 2
+    with started(server):
+        for _ in range(20):
+            try:
+                await ask(10.0)
+                break
+            except StoreUnavailable:
+                continue
+        else:
+            pytest.fail("the server is there, and was not found")
+        await database.close()
