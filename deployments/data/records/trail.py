@@ -15,7 +15,8 @@ from deployments.data.audit.entry import AuditEntry, entry_of
 from deployments.data.principal import Caller
 
 BREAK_GLASS = "BTG"
-MAX_PATIENTS = 100
+# The largest page with what it includes: who looked for a patient must be found by that patient.
+MAX_PATIENTS = 500
 # Ids that this house gives; anything else in a request's path could be text, and is left out.
 _OWN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
