@@ -67,7 +67,8 @@ class Appender:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(TimeoutError, psycopg.Error):
-                await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await connection.close()
 
     async def _append(
         self, bodies: Sequence[str], staged: Sequence[UUID], deadline: float

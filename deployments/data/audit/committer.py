@@ -81,7 +81,8 @@ class Committer:
         task, self._task = self._task, None
         if task is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _STOP_TIMEOUT_S)
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await self._idle.wait()
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

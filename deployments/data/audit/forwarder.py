@@ -56,7 +56,8 @@ class Forwarder:
         self._drained.clear()
         self._journal.written.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._drained.wait(), _STOP_TIMEOUT_S)
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self._drained.wait()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -65,9 +66,9 @@ class Forwarder:
         next_adoption = time.monotonic() + _ADOPT_EVERY_S
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._journal.written.wait(), max(0.0, next_adoption - time.monotonic())
-                )
+                # Not wait_for: before Python 3.12 it may swallow a cancellation.
+                async with asyncio.timeout(max(0.0, next_adoption - time.monotonic())):
+                    await self._journal.written.wait()
                 if self._task is not None:
                     await asyncio.sleep(_GATHER_S)
             try:

@@ -88,7 +88,8 @@ class Journal:
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _WRITE_TIMEOUT_S)
+                async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                    await self._idle.wait()
             writer.cancel()
             with suppress(asyncio.CancelledError):
                 await writer

@@ -17,8 +17,11 @@ import pytest
 
 from configs.reader import PROJECT_ROOT
 from deployments.data.audit import segment as segments
+from deployments.data.audit.appender import Appender
 from deployments.data.audit.chain import Audit
+from deployments.data.audit.committer import Committer
 from deployments.data.audit.entry import AuditEntry
+from deployments.data.audit.forwarder import Forwarder
 from deployments.data.audit.journal import Journal
 from deployments.data.audit.segment import Segment
 from deployments.data.audit.verify import verify
@@ -360,3 +363,20 @@ async def forwarded(database: Database, folder: Path) -> None:
     await audit.start()
     await until(lambda: not list(folder.glob("*.journal")))
     await audit.close()
+
+
+async def test_an_entry_written_in_the_moment_of_the_end_does_not_hold_the_end_up(
+    tmp_path: Path,
+) -> None:
+    """On Python 3.11 `asyncio.wait_for` returns the event and forgets the cancellation."""
+    journal = Journal(tmp_path)
+    forwarder = Forwarder(journal, Committer(Appender("host=/nowhere")))
+    forwarder.start()
+    await asyncio.sleep(0.1)
+    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "audit-forwarder"]
+    journal.written.set()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=10)
+    assert done
+    assert task.cancelled()
+    await journal.close()
