@@ -372,7 +372,7 @@ async def test_an_entry_written_in_the_moment_of_the_end_does_not_hold_the_end_u
     journal = Journal(tmp_path)
     forwarder = Forwarder(journal, Committer(Appender("host=/nowhere")))
     forwarder.start()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.0)
     [task] = [each for each in asyncio.all_tasks() if each.get_name() == "audit-forwarder"]
     journal.written.set()
     task.cancel()
