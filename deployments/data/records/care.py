@@ -3,7 +3,8 @@
 An encounter opens its patient to its participants while it lasts and for `care_days` after its end,
 a patient's general practitioner for as long as it names one, and a patient that one registers for
 `care_days`. Break-glass adds its own (break_glass.py). Every row names its source, and a source's
-rows follow each of its versions.
+rows follow each of its versions. What is written under break-glass alone opens nothing for longer
+than the grant does: somebody with access of their own makes it last by a version of theirs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ SELECT current_setting('medrec.organization'), wanted, %s, %s, %s, %s
 FROM unnest(%s::text[]) AS wanted
 ON CONFLICT (organization, practitioner, patient, basis, source)
 DO UPDATE SET ends_at = EXCLUDED.ends_at
+"""
+_END_OF_GRANT = """
+SELECT max(ends_at) FROM records.care
+WHERE organization = current_setting('medrec.organization') AND practitioner = %s AND patient = %s
+  AND basis = 'break-glass' AND ends_at > now()
 """
 _END_OTHERS = """
 UPDATE records.care SET ends_at = now()
@@ -74,8 +80,12 @@ async def follow(
     patient: str,
     now: datetime,
     care_days: int,
+    glass_broken_by: str | None = None,
 ) -> None:
-    """Make the rows of this resource say what its new version says."""
+    """Make the rows of this resource say what its new version says.
+
+    `glass_broken_by` is the practitioner who writes it with no access but that of break-glass.
+    """
     found = relationships(resource, now=now, care_days=care_days)
     if found is None:
         return
@@ -83,8 +93,21 @@ async def follow(
     named = list(found.practitioners)
     await connection.execute(_END_OTHERS, (source, found.basis, named))
     if named:
-        values = (patient, found.basis, source, found.ends_at, named)
+        ends_at = found.ends_at
+        if glass_broken_by is not None:
+            until = await _end_of_grant(connection, glass_broken_by, patient, now)
+            ends_at = until if ends_at is None else min(ends_at, until)
+        values = (patient, found.basis, source, ends_at, named)
         await connection.execute(_GRANT, values)
+
+
+async def _end_of_grant(
+    connection: Connection, practitioner: str, patient: str, now: datetime
+) -> datetime:
+    cursor = await connection.execute(_END_OF_GRANT, (practitioner, patient))
+    row = await cursor.fetchone()
+    until: datetime | None = row[0] if row else None
+    return until or now
 
 
 async def end(connection: Connection, type: str, id: str) -> None:

@@ -234,6 +234,7 @@ class Writer:
                     patient=patient,
                     now=updated_at,
                     care_days=self._args.care_days,
+                    glass_broken_by=caller.principal.practitioner if broke_glass else None,
                 )
         stored = Stored(draft.type, draft.id, version, updated_at, whole, method, patient)
         return Change(stored, encoded.sha256, broke_glass)

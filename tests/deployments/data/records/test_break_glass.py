@@ -57,6 +57,25 @@ async def test_what_is_done_under_it_says_so_on_record(house: House, owner: Owne
     assert {e["purpose"] for e in own} == {"TREAT"}
 
 
+async def test_nobody_makes_it_last_by_an_encounter_of_their_own(
+    house: House, owner: Owner
+) -> None:
+    id = await house.patient()
+    await house.records.break_glass.open(again(house.colleague), patient=id, reason=REASON)
+    mine = people.encounter(id, [house.colleague_id])
+    visit = await house.records.create(again(house.colleague), "Encounter", mine)
+    ends = "SELECT basis, ends_at FROM records.care WHERE practitioner = %s ORDER BY basis"
+    [(_, granted), (_, opened)] = owner.rows(ends, house.colleague_id)
+    assert opened == granted
+    # The patient's own physician agrees.
+    again_said = {**mine, "id": visit.stored.id}
+    await house.records.update(
+        again(house.physician), "Encounter", visit.stored.id, again_said, if_match=1
+    )
+    rows = owner.rows(ends, house.colleague_id)
+    assert [row[1] for row in rows if row[0] == "encounter"] == [None]
+
+
 async def test_who_cares_for_the_patient_as_well_acts_for_treatment(
     house: House, owner: Owner
 ) -> None:
