@@ -200,6 +200,7 @@ _ISSUES = {
     403: "forbidden",
     404: "not-found",
     405: "not-supported",
+    406: "not-supported",
     408: "timeout",
     413: "too-long",
     415: "not-supported",
