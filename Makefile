@@ -36,8 +36,10 @@ lint:
 types:
 	$(BIN)/mypy --no-error-summary
 
+# What needs a whole cell runs by itself, one test at a time.
 unit:
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster" -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -m cluster --durations=10
 
 bench: install   ## short benchmarks; the platform must be running for `chat`
 	$(BIN)/python -m benchmarks capacity

@@ -172,15 +172,23 @@ def cell() -> Iterator[RunningCell]:
             running.stop()
 
 
+def memory_folder() -> str | None:
+    """Linux's folder in memory if there is room: a database is made there 20 times as fast."""
+    shared = Path("/dev/shm")
+    has_room = shared.is_dir() and shutil.disk_usage(shared).free > 2 * 2**30
+    return str(shared) if has_room and os.access(shared, os.W_OK | os.X_OK) else None
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[LocalServer]:
     """A PostgreSQL as a cell starts it, for the whole session; its database `medrec` is migrated."""
-    with tempfile.TemporaryDirectory(prefix="medrec-") as folder:
+    with tempfile.TemporaryDirectory(prefix="medrec-", dir=memory_folder()) as folder:
         home = state.Home(Path(folder).resolve())
         home.prepare()
         server = local_postgres.local(home)
         server.initialise()
-        process = server.start({"fsync": "off"})  # nobody cuts the machine's power here
+        # Nobody cuts the machine's power here, and the folder may lie in memory.
+        process = server.start({"fsync": "off", "max_wal_size": "128MB"})
         # A session that is killed closes this pipe, and the server must not outlive it.
         guard = subprocess.Popen(
             ["sh", "-c", f"read -r line; kill -INT {process.pid}"],

@@ -40,11 +40,13 @@ class Forwarder:
         self._committer = committer
         self._task: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
+        self._ending = asyncio.Event()
         self.forwarded = 0
         self.damaged = 0
 
     def start(self) -> None:
         """Begin, with whatever was adopted."""
+        self._ending.clear()
         self._journal.written.set()
         self._task = asyncio.create_task(self._run(), name="audit-forwarder")
 
@@ -54,6 +56,7 @@ class Forwarder:
         if task is None:
             return
         self._drained.clear()
+        self._ending.set()
         self._journal.written.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT_S):
@@ -69,8 +72,8 @@ class Forwarder:
                 # Not wait_for: before Python 3.12 it may swallow a cancellation.
                 async with asyncio.timeout(max(0.0, next_adoption - time.monotonic())):
                     await self._journal.written.wait()
-                if self._task is not None:
-                    await asyncio.sleep(_GATHER_S)
+                async with asyncio.timeout(_GATHER_S):
+                    await self._ending.wait()
             try:
                 if time.monotonic() >= next_adoption:
                     next_adoption = time.monotonic() + _ADOPT_EVERY_S

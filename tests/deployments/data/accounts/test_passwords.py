@@ -31,7 +31,10 @@ def test_a_password_that_is_guessed_first_is_refused_and_not_quoted(password: st
 
 @pytest.mark.parametrize(
     "password",
-    [GOOD, "quinze letras!!", "日本語のとても長いパスワードです。", passwords.generated()],
+    [
+        *(GOOD, "quinze letras!!", "日本語のとても長いパスワードです。"),
+        pytest.param(passwords.generated(), id="generated"),
+    ],
 )
 def test_length_is_what_counts(password: str) -> None:
     assert passwords.checked(password, "maria.silva") == password

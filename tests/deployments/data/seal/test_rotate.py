@@ -197,17 +197,17 @@ def test_kill_9_in_mid_rotation_loses_nothing_and_the_next_run_goes_on(
     for number in range(120):
         add(owner, sealer, number)
     texts, old = opened(rows(owner), sealer), sealer.current
-    process = subprocess.Popen(
-        [sys.executable, "-c", ROTATION, str(secrets), dsns[1]],
-        cwd=PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-    )
-    with process:
+    command = [sys.executable, "-c", ROTATION, str(secrets), dsns[1]]
+    # A writer that holds a row of the last table: the rotation cannot end before it is killed.
+    with psycopg.connect(dsns[1]) as writer:
+        writer.execute("SELECT FROM interactions.short_lived LIMIT 1 FOR UPDATE")
+        process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE)
         until = time.monotonic() + 60
         while under(owner, old) > 120 * PER_NUMBER - 40:
             assert time.monotonic() < until
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
+        process.communicate()
     half = keys.read(secrets)
     assert half.rotating_from == old
     left = under(owner, old)
