@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -46,19 +47,16 @@ class MortalServer:
     def kill(self) -> None:
         """SIGKILL for every process of it at once: what no disk has yet is gone."""
         assert self._process is not None
-        for process in self._tree():
-            process.send_signal(signal.SIGKILL)
+        self._send(signal.SIGKILL)
         self._process.wait(10)
 
     def freeze(self) -> None:
         """Nothing answers any more, and no connection breaks."""
-        for process in self._tree():
-            process.send_signal(signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """The end of `freeze`."""
-        for process in self._tree():
-            process.send_signal(signal.SIGCONT)
+        self._send(signal.SIGCONT)
 
     def stop(self) -> None:
         """The end, whatever state it is in."""
@@ -69,6 +67,12 @@ class MortalServer:
             self._process.wait(10)
         self._server.discard()
         assert not left
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._tree():
+            # A backend may end between being listed and being signalled.
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def _tree(self) -> list[psutil.Process]:
         assert self._process is not None
