@@ -23,6 +23,7 @@ from deployments.data.audit import anchor as anchors
 from deployments.data.audit.operator import operator_audit, record
 from deployments.data.audit.reader import AuditReader, AuditSearch
 from deployments.data.audit.verify import Verdict, verify
+from deployments.data.durable import synchronise
 from deployments.data.errors import DataError
 from deployments.data.places import Places, places
 
@@ -195,7 +196,7 @@ def _add_line(path: Path, line: bytes) -> None:
     with os.fdopen(handle, "ab") as file:
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
+        synchronise(file.fileno())
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -125,6 +125,7 @@ def recover(
     config: Config = None,
 ) -> None:
     """Rebuild lost site keys from enough holders' shares."""
+    from deployments.data.durable import replace_file
     from deployments.data.seal import escrow as escrows
     from deployments.data.seal import keys
     from deployments.data.seal.errors import SiteKeysError
@@ -141,7 +142,7 @@ def recover(
             texts = [_read(path).decode("utf-8", "replace") for path in share]
             rebuilt = escrows.recover(found, texts)
             keys.write(at.secrets, rebuilt)
-            keys.write_durably(at.secrets / keys.BUNDLE, found.dump())
+            replace_file(at.secrets / keys.BUNDLE, found.dump())
     except SiteKeysError:
         _journal(config, "failed", act="recover", shares=len(share))
         raise
@@ -203,6 +204,7 @@ def _journal(config: Path | None, outcome: Any = "success", **details: Any) -> N
 
 
 def _write_shares(out: Path, bundle: Any, shares: Any) -> None:
+    from deployments.data.durable import replace_file
     from deployments.data.seal import keys
     from deployments.data.seal.errors import SiteKeysError
 
@@ -210,10 +212,8 @@ def _write_shares(out: Path, bundle: Any, shares: Any) -> None:
         raise SiteKeysError(f"{out} is not empty: shares of two escrows must not be mixed")
     keys.prepare(out)
     for share in shares:
-        keys.write_durably(
-            out / f"share-{share.number}-of-{share.holders}.txt", share.text().encode()
-        )
-    keys.write_durably(out / keys.BUNDLE, bundle.dump())
+        replace_file(out / f"share-{share.number}-of-{share.holders}.txt", share.text().encode())
+    replace_file(out / keys.BUNDLE, bundle.dump())
 
 
 def _read(path: Path) -> bytes:

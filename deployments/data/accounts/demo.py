@@ -19,12 +19,13 @@ from deployments.data.accounts import keys as api_keys
 from deployments.data.accounts import passwords, signing
 from deployments.data.accounts.administration import NewUser, administration
 from deployments.data.accounts.demo_staff import STAFF, ensure_staff
+from deployments.data.durable import replace_file
 from deployments.data.errors import DataError
 from deployments.data.places import Places
 from deployments.data.principal import Role
 from deployments.data.scopes import parse
 from deployments.data.seal import keys as site_keys
-from deployments.data.seal.keys import ensure_site_keys, write_durably
+from deployments.data.seal.keys import ensure_site_keys
 
 FILE = "credentials.json"
 KEY_SCOPES = "system/*.cruds ai ai:decide ai:emergency"
@@ -61,7 +62,7 @@ def ensure_demo(places: Places, args: RecordsArgs, home: Home, base_url: str) ->
         known["base_url"] = base_url
         order = ("base_url", "api_key", "users")
         text = json.dumps({name: known[name] for name in order}, indent=1)
-        write_durably(file, text.encode())
+        replace_file(file, text.encode())
 
 
 def refuse_demo(places: Places) -> None:

@@ -10,8 +10,6 @@ import base64
 import hashlib
 import itertools
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm
 
 from deployments.cell.state import CellError
+from deployments.data.durable import replace_file
 
 FILE = "signing_keys.json"
 # Tokens live an hour at most; a rotated key verifies a day longer and is dropped afterwards.
@@ -149,16 +148,10 @@ def rotate(folder: Path, *, own: bool = False, now: float | None = None) -> str:
 
 
 def _write(folder: Path, demo: bool, keys: list[SigningKey]) -> None:
-    """Replace the file in one step; its content is on the disk before it has the name."""
+    """Replace the file in one step."""
     entries = [{"kid": key.kid, "created": key.created, "pem": _pem(key)} for key in keys]
     text = json.dumps({"demo": demo, "keys": entries}, indent=1)
-    draft = folder / f"{FILE}.{secrets.token_hex(4)}"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(folder / FILE)
+    replace_file(folder / FILE, text.encode())
 
 
 def _pem(key: SigningKey) -> str:

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from deployments.data.durable import synchronise
 from deployments.data.errors import Invalid
 
 KEY_FILE = "anchor_key.pem"
@@ -90,7 +91,7 @@ def load_key(secrets: Path) -> Ed25519PrivateKey:
             )
         )
         file.flush()
-        os.fsync(file.fileno())
+        synchronise(file.fileno())
     return key
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 from deployments.data.audit import framing
 from deployments.data.audit.framing import Fault, Scan
+from deployments.data.durable import synchronise, synchronise_folder
 
 SUFFIX = ".journal"
 DRAFT = ".new"
@@ -129,23 +129,6 @@ class Segment:
         else:
             self.path.unlink(missing_ok=True)
         self._file.close()
-
-
-def synchronise(handle: int) -> None:
-    """Return once the disk, not only its cache, has what was written."""
-    if sys.platform == "darwin":  # fsync leaves it in the drive's cache there
-        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(handle)
-
-
-def synchronise_folder(folder: Path) -> None:
-    """Make the names in it durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

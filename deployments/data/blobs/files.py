@@ -13,10 +13,10 @@ import uuid
 from pathlib import Path
 
 from deployments.data.blobs.disk import STEP, Disk, part_name
+from deployments.data.durable import synchronise, synchronise_folder
 from deployments.data.errors import DataError
 from deployments.data.seal import framing
 from deployments.data.seal.errors import SealBroken
-from deployments.data.seal.keys import sync_folder
 
 NAME_LENGTH = 64
 
@@ -76,15 +76,15 @@ class PartFile:
         """Seal the end, make it durable under its name, and return the name."""
         with self._lock:
             self._write(self._sealer.finish())
-            os.fsync(self._handle)
+            synchronise(self._handle)
             name = self._stored.hexdigest()
             target = path_of(self._disk.folder, name)
             for folder in (target.parent.parent, target.parent):
                 if not folder.exists():
                     folder.mkdir(exist_ok=True, mode=0o700)
-                    sync_folder(folder.parent)
+                    synchronise_folder(folder.parent)
             self._path.rename(target)
-            sync_folder(target.parent)
+            synchronise_folder(target.parent)
             self._close()
             return name
 
@@ -155,5 +155,5 @@ def remove(path: Path) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
-    sync_folder(path.parent)
+    synchronise_folder(path.parent)
     return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
 import time
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from deployments.data.audit.entry import entry_of
 from deployments.data.database import Database
+from deployments.data.durable import replace_file
 from deployments.data.errors import DataError, Invalid
 from deployments.data.interactions.ledger import AuditTrail
 from deployments.data.principal import Caller
@@ -175,10 +175,4 @@ def _read(file: Path) -> _Off | None:
 
 
 def _write(file: Path, off: _Off) -> None:
-    """Replace the file in one step."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as stream:
-        json.dump({"off": sorted(off)}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
+    replace_file(file, json.dumps({"off": sorted(off)}).encode())

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deployments.data.durable import replace_file
 from deployments.data.seal.errors import SiteKeysError
 
 FILE = "site_keys.json"
@@ -148,29 +149,7 @@ def read(secrets: Path) -> SiteKeys:
 
 def write(secrets: Path, keys: SiteKeys) -> None:
     """Replace the file in one step, on disk when this returns."""
-    write_durably(path_of(secrets), keys.dump())
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file of the owner's own in one step; a crash leaves the old or the new one."""
-    prepare(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a crash."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    replace_file(path_of(secrets), keys.dump())
 
 
 def prepare(folder: Path) -> None:

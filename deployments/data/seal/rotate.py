@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from deployments.data.durable import replace_file
 from deployments.data.seal import escrow, keys
 from deployments.data.seal.errors import SealBroken, SiteKeysError
 from deployments.data.seal.sealer import Sealer
@@ -100,7 +101,7 @@ def keep_bundle(secrets: Path, connection: psycopg.Connection[Any], bundle: escr
         "INSERT INTO records.escrow (fingerprint, bundle) VALUES (%s, %s)",
         (bundle.fingerprint, bundle.dump()),
     )
-    keys.write_durably(secrets / keys.BUNDLE, bundle.dump())
+    replace_file(secrets / keys.BUNDLE, bundle.dump())
 
 
 def newest_bundle(owner_dsn: str) -> bytes:
