@@ -9,17 +9,12 @@ from typing import TypeVar
 
 import typer
 
-from configs.reader import PROJECT_ROOT, load
 from deployments.cell import state
-from deployments.cell.state import CellError
-from deployments.cell.store import records_args
 from deployments.data.audit.operator import Operator, operator_audit
-from deployments.data.errors import DataError
 from deployments.data.interactions.switches import FILE as SWITCHES_FILE
 from deployments.data.interactions.switches import Switch, Switches
-from deployments.data.places import places
+from serve_app.cli.site import site_of, told_plainly
 
-# The same file as the API's replicas read at their start (serve_app/assembly.py).
 T = TypeVar("T")
 
 
@@ -43,24 +38,17 @@ def show(config: Path | None) -> None:
 
 
 def _run(config: Path | None, work: Callable[[Operator, Switches], Awaitable[T]]) -> T:
-    home = state.home()
-    running = state.read(home)
-    if config is None and running is not None and running.is_alive:
-        config = Path(running.config)
-    chosen = config or PROJECT_ROOT / "configs" / "local.yaml"
-    args = records_args(load(chosen))
-    if args is None:
-        raise CellError(f"{chosen} keeps no records")
+    args, found = site_of(config)
 
     async def once() -> T:
-        async with operator_audit(places(args, home), args.organization) as operator:
-            switches = Switches(operator.database, operator.audit, home.path / SWITCHES_FILE)
+        async with operator_audit(found, args.organization) as operator:
+            switches = Switches(
+                operator.database, operator.audit, state.home().path / SWITCHES_FILE
+            )
             return await work(operator, switches)
 
-    try:
+    with told_plainly():
         return asyncio.run(once())
-    except DataError as error:
-        raise CellError(error.message) from None
 
 
 def _print(switch: Switch) -> None:

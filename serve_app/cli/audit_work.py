@@ -15,19 +15,16 @@ import orjson
 import psycopg
 from rich.console import Console
 
-from configs.reader import PROJECT_ROOT, load
-from deployments.cell import state
 from deployments.cell.state import CellError
-from deployments.cell.store import records_args
 from deployments.data.audit import anchor as anchors
 from deployments.data.audit.operator import operator_audit, record
 from deployments.data.audit.reader import AuditReader, AuditSearch
 from deployments.data.audit.verify import Verdict, verify
 from deployments.data.durable import synchronise
 from deployments.data.errors import DataError
-from deployments.data.places import Places, places
+from deployments.data.places import Places
+from serve_app.cli.site import site_of, told_plainly
 
-_LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 _SHOWN_FAULTS = 100
 _EXPORT_BUFFER = 1 << 20
 
@@ -42,14 +39,8 @@ class Site:
 
 def site(config: Path | None) -> Site:
     """The site of a config file, of the running cell, or of local.yaml, in that order."""
-    home = state.home()
-    if config is None:
-        running = state.read(home)
-        config = Path(running.config) if running is not None and running.is_alive else _LOCAL
-    args = records_args(load(config))
-    if args is None:
-        raise CellError(f"{config} keeps no records")
-    return Site(places(args, home), args.organization)
+    args, found = site_of(config)
+    return Site(found, args.organization)
 
 
 def verify_chain(
@@ -213,9 +204,8 @@ def _say(text: str) -> None:
 def _failing_plainly() -> Iterator[None]:
     """What the operator can act on, as the command line's one kind of error."""
     try:
-        yield
-    except DataError as error:
-        raise CellError(error.message) from error
+        with told_plainly():
+            yield
     except psycopg.Error as error:
         message = f"the database cannot be asked: {type(error).__name__}"
         raise CellError(message) from error

@@ -81,9 +81,9 @@ def init_signing(config: Config = LOCAL) -> None:
     """Make the key that signs access tokens, before the first start."""
     from deployments.cell.state import CellError
     from deployments.data.accounts import signing
-    from serve_app.cli.accounts import records_of
+    from serve_app.cli.site import site_of
 
-    _, found = records_of(config)
+    _, found = site_of(config)
     if signing.exists(found.secrets):
         raise CellError(f"{found.secrets / signing.FILE} exists: medrec key rotate-signing")
     signing.create(found.secrets, demo=False)
@@ -102,9 +102,9 @@ def rotate_signing(
     from deployments.data.accounts import signing
     from deployments.data.audit.operator import record
     from deployments.data.errors import DataError
-    from serve_app.cli.accounts import records_of
+    from serve_app.cli.site import site_of
 
-    args, found = records_of(config)
+    args, found = site_of(config)
     kid = signing.rotate(found.secrets, own=own)
     try:
         record(

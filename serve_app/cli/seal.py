@@ -164,19 +164,12 @@ def check(config: Config = None) -> None:
 
 
 def _places(config: Path | None) -> tuple[RecordsArgs, Places]:
-    from configs.reader import PROJECT_ROOT, load
-    from deployments.cell import state, store
-    from deployments.data.places import places
-    from deployments.data.seal.errors import SiteKeysError
+    from deployments.cell import state
+    from serve_app.cli.site import site_of
 
-    home = state.home()
-    running = state.read(home)
-    if config is None:
-        config = Path(running.config) if running else PROJECT_ROOT / "configs" / "local.yaml"
-    args = store.records_args(load(config))
-    if args is None:
-        raise SiteKeysError(f"{config} keeps no records")
-    return args, places(args, home)
+    # The lost keys may be why the cell does not run: its last config is as good.
+    last = state.read(state.home())
+    return site_of(Path(last.config) if config is None and last is not None else config)
 
 
 def _record(config: Path | None, outcome: Any = "success", **details: Any) -> None:

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import typer
 
-from configs.args import RecordsArgs
-from configs.reader import PROJECT_ROOT, load
-from deployments.cell import state
-from deployments.cell.state import CellError
-from deployments.cell.store import records_args
-from deployments.data.errors import DataError
 from deployments.data.interactions.subject import Line, Subject
 from deployments.data.interactions.subject_erasure import Erasure
 from deployments.data.interactions.subject_export import SubjectExport
-from deployments.data.places import Places, places
-
-_LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
+from serve_app.cli.site import site_of, told_plainly
 
 
 def export_subject(config: Path | None, patient: str, out: Path, *, as_json: bool) -> None:
     """Export and print what was written."""
-    args, found = _site(config)
-    with _plainly():
+    args, found = site_of(config)
+    with told_plainly():
         subject = Subject(patient, args.organization)
         manifest = asyncio.run(SubjectExport(found, args).run(subject, out))
     if as_json:
@@ -40,8 +31,8 @@ def export_subject(config: Path | None, patient: str, out: Path, *, as_json: boo
 
 def show_due(config: Path | None) -> None:
     """Print the ids of patients whose record may go."""
-    args, found = _site(config)
-    with _plainly():
+    args, found = site_of(config)
+    with told_plainly():
         patients = asyncio.run(Erasure(found).due(args.organization))
     for patient in patients:
         typer.echo(patient)
@@ -49,8 +40,8 @@ def show_due(config: Path | None) -> None:
 
 def erase_subject(config: Path | None, patient: str, *, records_too: bool, as_json: bool) -> None:
     """Erase and print the report."""
-    args, found = _site(config)
-    with _plainly():
+    args, found = site_of(config)
+    with told_plainly():
         subject = Subject(patient, args.organization)
         lines = asyncio.run(Erasure(found).run(subject, records_too=records_too))
     if as_json:
@@ -58,26 +49,6 @@ def erase_subject(config: Path | None, patient: str, *, records_too: bool, as_js
         typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
     else:
         _print(lines)
-
-
-def _site(config: Path | None) -> tuple[RecordsArgs, Places]:
-    home = state.home()
-    running = state.read(home)
-    if config is None:
-        config = Path(running.config) if running is not None and running.is_alive else _LOCAL
-    args = records_args(load(config))
-    if args is None:
-        raise CellError(f"{config} keeps no records")
-    return args, places(args, home)
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """A refusal as what the operator is told."""
-    try:
-        yield
-    except DataError as error:
-        raise CellError(error.message) from None
 
 
 def _print(lines: Sequence[Line]) -> None:
