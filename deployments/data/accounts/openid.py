@@ -17,7 +17,7 @@ import httpx
 import jwt
 import orjson
 
-from deployments.data.accounts.tokens import check_times, header_of, refused
+from deployments.data.accounts.tokens import claims_of, header_of, refused
 from deployments.data.errors import StoreUnavailable
 
 KEYS_FRESH_S = 3600.0
@@ -82,22 +82,18 @@ class OpenIdProvider:
         if jwk is None or algorithm not in _permitted(jwk):
             raise refused()
         try:
-            claims = jwt.decode(
-                token,
-                jwt.PyJWK(jwk, algorithm=algorithm).key,
-                algorithms=[algorithm],
-                audience=self._audience,
-                issuer=self.issuer,
-                options={
-                    "require": ["iss", "sub", "aud", "exp", "iat"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
+            key = jwt.PyJWK(jwk, algorithm=algorithm).key
         except (jwt.PyJWTError, ValueError, TypeError):
             raise refused() from None
-        check_times(claims, self._clock())
+        claims = claims_of(
+            token,
+            key,
+            algorithm=algorithm,
+            audience=self._audience,
+            issuer=self.issuer,
+            needed=("iss", "sub", "aud", "exp", "iat"),
+            now=self._clock(),
+        )
         return self._identity(claims)
 
     def _identity(self, claims: dict[str, Any]) -> Identity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -83,24 +83,15 @@ class Tokens:
         key = self._keys.find(kid)
         if key is None:
             raise refused()
-        try:
-            claims = jwt.decode(
-                token,
-                key.private.public_key(),
-                algorithms=[ALGORITHM],
-                audience=self.issuer,
-                issuer=self.issuer,
-                # Times are checked below, against this clock.
-                options={
-                    "require": list(_NEEDED),
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
-        except (jwt.PyJWTError, ValueError, TypeError):
-            raise refused() from None
-        check_times(claims, self._clock())
+        claims = claims_of(
+            token,
+            key.private.public_key(),
+            algorithm=ALGORITHM,
+            audience=self.issuer,
+            issuer=self.issuer,
+            needed=_NEEDED,
+            now=self._clock(),
+        )
         return _principal(claims)
 
 
@@ -114,7 +105,42 @@ def header_of(token: str) -> dict[str, Any]:
         raise refused() from None
 
 
-def check_times(claims: dict[str, Any], now: float) -> None:
+def claims_of(
+    token: str,
+    key: Any,
+    *,
+    algorithm: str,
+    audience: str,
+    issuer: str,
+    needed: Iterable[str],
+    now: float,
+) -> dict[str, Any]:
+    """The claims of a token that `key` signed by `algorithm`. Raises `Unauthenticated`.
+
+    `needed` are the claims it must have; its times are held to `now`, Unix time in seconds.
+    """
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            audience=audience,
+            issuer=issuer,
+            # Times are checked below, against the caller's clock.
+            options={
+                "require": list(needed),
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+            },
+        )
+    except (jwt.PyJWTError, ValueError, TypeError):
+        raise refused() from None
+    _check_times(claims, now)
+    return claims
+
+
+def _check_times(claims: dict[str, Any], now: float) -> None:
     """Raise `Unauthenticated` unless `exp`, `iat` and `nbf` are numbers on their sides of now."""
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name)
