@@ -237,15 +237,16 @@ def _expired(deadline: float) -> bool:
     return time.monotonic() >= deadline
 
 
-def _cut_at(connection: _Connection, moment: float) -> asyncio.TimerHandle:
-    """End the connection's socket at `moment`: whoever waits on it is woken by its end."""
-    loop = asyncio.get_running_loop()
-    return loop.call_later(max(0.0, moment - time.monotonic()), _cut, connection)
-
-
-def _cut(connection: _Connection) -> None:
+def cut_off(connection: psycopg.AsyncConnection[Any]) -> None:
+    """End the connection's socket: whoever waits on it is woken, also if the server is frozen."""
     with (
         suppress(OSError, psycopg.Error),
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
     ):
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _cut_at(connection: _Connection, moment: float) -> asyncio.TimerHandle:
+    """End the connection's socket at `moment`: whoever waits on it is woken by its end."""
+    loop = asyncio.get_running_loop()
+    return loop.call_later(max(0.0, moment - time.monotonic()), cut_off, connection)

@@ -8,8 +8,6 @@ alone and never while an event loop is busy elsewhere.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 
+from deployments.data.database import cut_off
 from deployments.data.database_errors import lost
 from deployments.data.errors import DataError, StoreUnavailable
 
@@ -78,7 +77,7 @@ class Appender:
         if left_s <= 0:
             raise StoreUnavailable("the audit chain did not answer in time")
         loop = asyncio.get_running_loop()
-        cut = loop.call_later(left_s, _cut, connection)
+        cut = loop.call_later(left_s, cut_off, connection)
         whole = False
         try:
             cursor = await connection.execute(_APPEND, [list(bodies), list(staged)])
@@ -136,12 +135,3 @@ class Appender:
 def _is_unfit(error: psycopg.Error) -> bool:
     """Whether the data are at fault: class 22 (data), 23 (constraints), 54 (limits)."""
     return (error.sqlstate or "").startswith(("22", "23", "54"))
-
-
-def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
-    """End the socket: whoever waits on it is woken by its end, also if the server is frozen."""
-    with (
-        suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
-    ):
-        twin.shutdown(socket.SHUT_RDWR)
