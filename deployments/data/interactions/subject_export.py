@@ -7,13 +7,14 @@ import base64
 import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psycopg
 
 from configs.args import RecordsArgs
 from deployments.data.audit.operator import Operator, operator_audit
@@ -60,13 +61,16 @@ class _Work:
     subject: Subject
     folder: Path
 
-    async def rows(self, query: str) -> list[tuple[Any, ...]]:
-        async with self.operator.database.transaction(
+    def reading(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[tuple[Any, ...]]]:
+        return self.operator.database.transaction(
             deadline=self.caller.deadline,
             organization=self.subject.organization,
             compartment="all",
             read_only=True,
-        ) as connection:
+        )
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        async with self.reading() as connection:
             values = (self.subject.patient, self.subject.organization)
             return await (await connection.execute(query.encode(), values)).fetchall()
 
@@ -141,12 +145,7 @@ class SubjectExport:
                 target = work.folder / "documents"
                 target.mkdir(mode=0o700, exist_ok=True)
                 try:
-                    async with work.operator.database.transaction(
-                        deadline=work.caller.deadline,
-                        organization=work.subject.organization,
-                        compartment="all",
-                        read_only=True,
-                    ) as connection:
+                    async with work.reading() as connection:
                         ref = await blobs.find(connection, type, id, version)
                 except (NotFound, Gone):
                     continue

@@ -13,7 +13,7 @@ from deployments.data import scopes
 from deployments.data.errors import Invalid
 from deployments.data.principal import Caller
 from deployments.data.records.consent import refuses_ai
-from deployments.data.records.missing import Missing, look_for
+from deployments.data.records.missing import Deleted, Missing, look_for
 from deployments.data.records.rows import COLUMNS, WIDTH, Rows
 from deployments.data.records.search import (
     SearchPage,
@@ -67,6 +67,12 @@ class Reader:
             raise Missing(type, id)
         return self._rows.stored(caller.principal.organization, row), bool(row[WIDTH])
 
+    async def living_patient(self, connection: Connection, caller: Caller, id: str) -> None:
+        """Raise `Missing` for a patient that the caller may not know of, `Deleted` for one gone."""
+        stored, _ = await self.current(connection, caller, "Patient", id)
+        if stored.resource is None:
+            raise Deleted("Patient", id)
+
     async def version(
         self, connection: Connection, caller: Caller, type: str, id: str, version: int
     ) -> tuple[Stored, bool]:
@@ -115,11 +121,7 @@ class Reader:
         rows = await (await connection.execute(_whole(statement), values)).fetchall()
         kept, more = rows[: query.count], len(rows) > query.count
         cursor = query.cursor(kept[-1][WIDTH + 1 :]) if more else None
-        wanted = _wanted(kept, query)
-        includes = await self._included(connection, caller, wanted)
-        organization = caller.principal.organization
-        entries = [self._rows.stored(organization, row) for row in kept]
-        return await self._seen(connection, caller, SearchPage(entries, includes, cursor, total))
+        return await self._page(connection, caller, kept, _wanted(kept, query), cursor, total)
 
     async def everything(
         self,
@@ -149,10 +151,7 @@ class Reader:
             for type, _, id in (each.partition("/") for each in row[WIDTH])
             if type in SHARED_TYPES
         }
-        includes = await self._included(connection, caller, wanted)
-        organization = caller.principal.organization
-        entries = [self._rows.stored(organization, row) for row in kept]
-        return await self._seen(connection, caller, SearchPage(entries, includes, further, None))
+        return await self._page(connection, caller, kept, wanted, further, None)
 
     async def compartment(
         self,
@@ -212,6 +211,20 @@ class Reader:
         statement = INCLUDED.format(columns=COLUMNS, own=OWN)
         rows = await (await connection.execute(statement, values)).fetchall()
         return [self._rows.stored(caller.principal.organization, row) for row in rows]
+
+    async def _page(
+        self,
+        connection: Connection,
+        caller: Caller,
+        kept: Sequence[tuple[Any, ...]],
+        wanted: set[tuple[str, str]],
+        cursor: str | None,
+        total: int | None,
+    ) -> Seen:
+        includes = await self._included(connection, caller, wanted)
+        organization = caller.principal.organization
+        entries = [self._rows.stored(organization, row) for row in kept]
+        return await self._seen(connection, caller, SearchPage(entries, includes, cursor, total))
 
     async def _seen(self, connection: Connection, caller: Caller, page: SearchPage) -> Seen:
         everyone = [each.patient for each in (*page.entries, *page.includes) if each.patient]

@@ -181,9 +181,7 @@ class Records:
             self._access.noticed(caller, "everything"),
             self._access.opened(caller, write=False) as connection,
         ):
-            stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
-            if stored.resource is None:
-                raise Deleted("Patient", patient_id)
+            await self._reader.living_patient(connection, caller, patient_id)
             seen = await self._reader.everything(
                 connection, caller, patient_id, count=count, cursor=cursor
             )
@@ -209,9 +207,7 @@ class Records:
         """
         self._access.permit(caller, "Patient", "r")
         async with self._access.opened(caller, write=False) as connection:
-            stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
-            if stored.resource is None:
-                raise Deleted("Patient", patient_id)
+            await self._reader.living_patient(connection, caller, patient_id)
             return await self._reader.refusal_of_ai(connection, caller, patient_id)
 
     async def may_write(self, caller: Caller, type: str, patient_id: str | None) -> None:
@@ -225,9 +221,7 @@ class Records:
             self._access.noticed(caller, "create"),
             self._access.opened(caller, write=False) as connection,
         ):
-            stored, _ = await self._reader.current(connection, caller, "Patient", patient_id)
-            if stored.resource is None:
-                raise Deleted("Patient", patient_id)
+            await self._reader.living_patient(connection, caller, patient_id)
 
     async def export(self, caller: Caller, patient_id: str) -> AsyncIterator[Stored]:
         """Every version of everything in a patient's compartment, by type and id, oldest first."""
