@@ -159,6 +159,11 @@ class Limits(Strict):
         default=600.0, description="Longest time for one request, its stream included; then 504."
     )
 
+    @property
+    def max_body_bytes(self) -> int:
+        """`max_body_mb` in bytes."""
+        return int(self.max_body_mb * 2**20)
+
 
 class Retention(Strict):
     """How long what the law does not bind is kept. Records are kept for 20 years regardless."""

@@ -30,8 +30,6 @@ from serve_app.fhir.routes import fhir_routes
 from serve_app.metrics import DataGauges
 from serve_app.services import Services
 
-MEGABYTE = 2**20
-
 
 def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     """The services of a replica over the records that `args` names, in the home `home`.
@@ -56,7 +54,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     switches = Switches(database, audit, home.path / SWITCHES_FILE)
     decisions = Decisions(database, sealer, audit)
     blobs = Blobs(sealer, at.blobs, rules)
-    max_body_bytes = int(args.limits.max_body_mb * MEGABYTE)
+    max_body_bytes = args.limits.max_body_bytes
 
     def add_records(app: FastAPI) -> None:
         app.include_router(auth_routes(accounts))

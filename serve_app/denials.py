@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import Protocol
 
 from starlette.types import Scope
 
-from deployments.data.audit.entry import AuditEntry, entry_of
+from deployments.data.accounts.origin import Journal
+from deployments.data.audit.entry import entry_of
 from serve_app.auth.guard import CALLER, origin_of
 
 PERIOD_S = 60.0
 ANONYMOUS_PER_PERIOD = 10
 MAX_ADDRESSES = 4096
-
-
-class Journal(Protocol):
-    """Takes what touches no patient (deployments/data/audit/chain.py)."""
-
-    async def journal(self, entry: AuditEntry) -> None:
-        """Return once the entry is on disk. Raises `StoreUnavailable`."""
 
 
 class Denials:

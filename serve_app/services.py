@@ -10,9 +10,9 @@ from typing import Protocol
 from fastapi import FastAPI
 
 from deployments.ai.client import LanguageService
+from deployments.data.accounts.origin import Journal
 from serve_app.auth.guard import DEADLINE_S, Authority
 from serve_app.chat.duties import ChatDuties
-from serve_app.denials import Journal
 
 
 class Part(Protocol):

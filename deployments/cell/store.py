@@ -9,7 +9,6 @@ from configs.args import RecordsArgs
 from configs.site import ApiApplication, DataApplication, SiteConfig
 from deployments.cell.state import Home
 from deployments.data import postgres
-from deployments.data.migrate import migrate
 from deployments.data.places import places
 
 Tell = Callable[[str], None]
@@ -49,7 +48,9 @@ def bring_up(
 
     Raises `CellError`.
     """
-    from deployments.data.accounts.demo import at_start  # `medrec status` needs none of it
+    # Half a second of imports that only a start needs; every command comes past this module.
+    from deployments.data.accounts.demo import at_start
+    from deployments.data.migrate import migrate
 
     if process is not None:
         postgres.local(home).wait_ready(process, still_wanted)

@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from typing import Protocol
 
-from deployments.data.audit.entry import AuditEntry, entry_of
+from deployments.data.accounts.origin import Journal
+from deployments.data.audit.entry import entry_of
 from deployments.data.errors import DeadlineExceeded, Forbidden, Gone, NotFound, StoreUnavailable
 from deployments.data.interactions.interaction import Answered, Asked
 from deployments.data.principal import Caller
@@ -47,13 +48,6 @@ class PatientRecords(Protocol):
         """The id of the Consent that refuses AI. `NotFound` and `Forbidden` as for a read."""
 
 
-class Denials(Protocol):
-    """Takes what was refused (deployments/data/audit/chain.py)."""
-
-    async def journal(self, entry: AuditEntry) -> None:
-        """Return once the entry is on disk."""
-
-
 class InteractionLedger(Protocol):
     """Keeps interactions (deployments/data/interactions/ledger.py)."""
 
@@ -73,7 +67,7 @@ class Duties:
 
     def __init__(
         self,
-        audit: Denials,
+        audit: Journal,
         records: PatientRecords,
         ledger: InteractionLedger,
         switches: AiSwitches,

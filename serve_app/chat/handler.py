@@ -34,7 +34,6 @@ from serve_app.errors import Header, NotReady, answer_for, report_unexpected
 from serve_app.metrics import Meters
 from serve_app.trace import Trace, trace_of
 
-MEGABYTE = 2**20
 # Beyond this many chats at once a replica refuses: what it would queue, it could not serve in time.
 MAX_CHATS = 512
 FINGERPRINT_DIGITS = 12
@@ -69,8 +68,7 @@ class ChatHandler:
         caller = caller_of(scope)
         priority = priority_from(scope["headers"])
         self._duties.permit(caller, priority)
-        max_bytes = int(self._limits.max_body_mb * MEGABYTE)
-        values = await read_json(scope, receive, max_bytes)
+        values = await read_json(scope, receive, self._limits.max_body_bytes)
         chat = self._admit(values, caller, priority, trace_of(scope), deadline)
         await while_connected(self._answer(chat, trace_of(scope), deadline, send), receive)
 
