@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,18 +119,19 @@ def _try_it(url: str, model: str, credentials: Path) -> str:
     body = f'{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}'
     if credentials.exists():
         read = f'python3 -c \'import json;print(json.load(open("{credentials}"))["api_key"])\''
-        key = f"  KEY=$({read})   # users and passwords are in the same file\n"
+        key = f"  export KEY=$({read})   # users and passwords are in the same file\n"
     else:
-        key = "  KEY=…   # medrec key create --name … --scopes …\n"
+        key = "  export KEY=…   # medrec key create --name … --scopes …\n"
     lines = (
         f"\n{key}"
         f'  curl -s {url}/v1/chat/completions -H "authorization: Bearer $KEY" \\\n'
         f"    -H 'content-type: application/json' -d '{body}'\n"
         f"  curl -s {url}/fhir/metadata\n"
-        f"  medrec demo load   # invented patients; then, for one:\n"
+        f"  {Path(sys.executable).with_name('medrec')} demo load   # invented patients; then, for one:\n"
         f'  curl -s "{url}/fhir/Patient?_count=1" -H "authorization: Bearer $KEY"\n\n'
+        "  import os\n"
         "  from openai import OpenAI\n"
-        f'  client = OpenAI(base_url="{url}/v1", api_key=KEY)\n'
+        f'  client = OpenAI(base_url="{url}/v1", api_key=os.environ["KEY"])\n'
         f'  print(client.chat.completions.create(model="{model}",\n'
         '      messages=[{"role": "user", "content": "Hello"}]).choices[0].message.content)\n'
     )
