@@ -20,9 +20,20 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-# HAProxy comes as a wheel on Linux; macOS has it from Homebrew.
+# What no wheel carries. HAProxy is a wheel on Linux; a site's own programs are for its hosts and tests.
+APT  := etcd-server etcd-client keepalived nftables faketime prometheus iproute2 iputils-ping
+BREW := haproxy etcd prometheus
 system:          ## system programs that no wheel carries
-	@if [ "$$(uname)" = Darwin ] && ! command -v haproxy >/dev/null; then brew install haproxy; fi
+	@if [ "$$(uname)" = Darwin ]; then \
+	  for name in $(BREW); do brew list $$name >/dev/null 2>&1 || brew install $$name; done; \
+	elif command -v apt-get >/dev/null && ! dpkg -s $(APT) >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" != 0 ]; then \
+	    echo 'missing system programs; as root: apt-get install --no-install-recommends $(APT)'; exit 0; fi; \
+	  own=; p=/usr/sbin/policy-rc.d; \
+	  [ -e $$p ] || { own=1; printf '#!/bin/sh\nexit 101\n' >$$p; chmod +x $$p; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    $(APT) >/dev/null; status=$$?; [ -z "$$own" ] || rm -f $$p; exit $$status; \
+	fi
 
 run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
 	$(BIN)/medrec up

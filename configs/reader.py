@@ -1,4 +1,4 @@
-"""The one reader of site configs: YAML in, a checked `SiteConfig` out, or a `ConfigError`.
+"""The one reader of cell configs: YAML in, a checked `CellConfig` out, or a `ConfigError`.
 
 It names file and keys. Everything that can be refused is refused here, before any process starts.
 """
@@ -22,15 +22,15 @@ from configs.args import (
     Resources,
 )
 from configs.budgets import RESOURCES, Budget, asked, scaled
-from configs.engine import EngineConfig
-from configs.machine import machine as this_machine
-from configs.site import (
+from configs.cell import (
     APPLICATION_NAMES,
     AiApplication,
     ApiApplication,
+    CellConfig,
     DataApplication,
-    SiteConfig,
 )
+from configs.engine import EngineConfig
+from configs.machine import machine as this_machine
 from configs.weights import FolderError, check_folder
 
 _EPSILON = 1e-6
@@ -46,7 +46,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The operator's fault: a site config cannot be used. Every problem found is listed."""
+    """The operator's fault: a cell config cannot be used. Every problem found is listed."""
 
     def __init__(self, file: Path, problems: Sequence[Problem]) -> None:
         self.file = file
@@ -74,8 +74,8 @@ def load(
     *,
     machine: Budget | None = None,
     root: Path = PROJECT_ROOT,
-) -> SiteConfig:
-    """Read and check a site config against `machine` (this one, unless given). `ConfigError`."""
+) -> CellConfig:
+    """Read and check a cell config against `machine` (this one, unless given). `ConfigError`."""
     file = Path(path)
     site = _validated(file, read_yaml(file))
     problems = [
@@ -112,7 +112,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return raw
 
 
-def demands(site: SiteConfig) -> list[Demand]:
+def demands(site: CellConfig) -> list[Demand]:
     """What every deployment of the config asks of its pool."""
     found: list[Demand] = []
     for index, app in enumerate(site.applications):
@@ -156,7 +156,7 @@ def budget_problems(wanted: Sequence[Demand], budgets: Mapping[str, Budget]) -> 
             )
 
 
-def records_problems(site: SiteConfig) -> Iterator[Problem]:
+def records_problems(site: CellConfig) -> Iterator[Problem]:
     """A problem if two applications would keep records by different rules, or in too many ways."""
     found = [
         (f"applications[{index}].args", app)
@@ -186,9 +186,9 @@ def records_problems(site: SiteConfig) -> Iterator[Problem]:
             )
 
 
-def _validated(file: Path, raw: Mapping[str, Any]) -> SiteConfig:
+def _validated(file: Path, raw: Mapping[str, Any]) -> CellConfig:
     try:
-        return SiteConfig.model_validate(raw)
+        return CellConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(file, list(_pydantic_problems(error))) from error
 
@@ -222,14 +222,14 @@ def _dotted(location: Sequence[str | int], prefix: str) -> str:
     return text
 
 
-def _entries(site: SiteConfig) -> Iterator[tuple[str, LanguageModel]]:
+def _entries(site: CellConfig) -> Iterator[tuple[str, LanguageModel]]:
     for index, app in enumerate(site.applications):
         if isinstance(app, AiApplication):
             for i, entry in enumerate(app.args.language):
                 yield f"applications[{index}].args.language[{i}]", entry
 
 
-def _engine_problems(site: SiteConfig) -> Iterator[Problem]:
+def _engine_problems(site: CellConfig) -> Iterator[Problem]:
     for key, entry in _entries(site):
         try:
             engine = EngineConfig.model_validate(entry.engine)
@@ -245,7 +245,7 @@ def _engine_problems(site: SiteConfig) -> Iterator[Problem]:
             )
 
 
-def _folder_problems(site: SiteConfig, root: Path) -> Iterator[Problem]:
+def _folder_problems(site: CellConfig, root: Path) -> Iterator[Problem]:
     for key, entry in _entries(site):
         folder = model_folder(entry, root)
         if folder is None:

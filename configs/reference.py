@@ -1,4 +1,4 @@
-"""Every setting of a site config, as docs/configuration.md shows it: `python -m configs.reference`."""
+"""Every setting of a cell config, as docs/configuration.md shows it: `python -m configs.reference`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs.engine import EngineConfig
-from configs.site import (
+from configs.cell import (
     AiApplication,
     ApiApplication,
+    CellConfig,
     DataApplication,
     HttpOptions,
     LoggingConfig,
-    SiteConfig,
 )
+from configs.engine import EngineConfig
 
 # Where each block stands in the file. A union and a dictionary cannot be followed by their types.
 BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
-    ("", SiteConfig),
+    ("", CellConfig),
     ("http_options.", HttpOptions),
     ("logging_config.", LoggingConfig),
     ("applications[ai].", AiApplication),
@@ -37,7 +37,7 @@ _FOLLOWED_BY_A_BLOCK = {"http_options", "logging_config", "applications"}
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a site config."""
+    """One key of a cell config."""
 
     key: str
     default: str

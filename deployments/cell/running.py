@@ -11,9 +11,9 @@ from typing import Any
 
 from configs.args import ApiArgs
 from configs.budgets import scaled
+from configs.cell import ApiApplication, CellConfig
 from configs.machine import machine
 from configs.reader import read_yaml
-from configs.site import ApiApplication, SiteConfig
 from deployments.cell import head, state, store
 from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
@@ -43,7 +43,7 @@ class Cell:
     home: Home
     ports: Ports
     config: Path
-    site: SiteConfig
+    site: CellConfig
     tell: Tell
     interrupted: Callable[[], bool]
     ray_process: subprocess.Popen[bytes] | None = None
@@ -242,6 +242,6 @@ def deployable(config: Path, ports: Ports) -> dict[str, Any]:
     return raw
 
 
-def api_args(site: SiteConfig) -> ApiArgs | None:
+def api_args(site: CellConfig) -> ApiArgs | None:
     """The arguments of the API application, if the config has one."""
     return next((app.args for app in site.applications if isinstance(app, ApiApplication)), None)

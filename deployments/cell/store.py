@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 
 from configs.args import RecordsArgs
-from configs.site import ApiApplication, DataApplication, SiteConfig
+from configs.cell import ApiApplication, CellConfig, DataApplication
 from deployments.cell.state import Home
 from deployments.data import postgres
 from deployments.data.places import places
@@ -14,7 +14,7 @@ from deployments.data.places import places
 Tell = Callable[[str], None]
 
 
-def records_args(site: SiteConfig) -> RecordsArgs | None:
+def records_args(site: CellConfig) -> RecordsArgs | None:
     """How the config's applications keep records; the reader has seen that they agree."""
     for app in site.applications:
         if isinstance(app, ApiApplication | DataApplication):

@@ -40,7 +40,7 @@ app.add_typer(ai_app, name="ai")
 app.add_typer(subject_app, name="subject")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
-Config = Annotated[Path, typer.Option("--config", help="Site config, a Ray Serve config file.")]
+Config = Annotated[Path, typer.Option("--config", help="Cell config, a Ray Serve config file.")]
 Offset = Annotated[
     str,
     typer.Option(
@@ -93,7 +93,7 @@ def status(
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Argument(help="Site config to put in place of the running one.")],
+    config: Annotated[Path, typer.Argument(help="Cell config to put in place of the running one.")],
     timeout_s: Timeout = 600.0,
 ) -> None:
     """Check a config and deploy it on the running cell, as a rolling update."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from configs.args import RecordsArgs
 from deployments.data.accounts.administration import Administration, administration
-from serve_app.cli.site import site_of, told_plainly
+from serve_app.cli.whose import site_of, told_plainly
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ Capability = Annotated[str, typer.Option("--capability", help="site, or one capa
 Reason = Annotated[str, typer.Option("--reason", help="A code, kept on record: incident, drift.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Site config; the running cell's, or local.yaml unless given."),
+    typer.Option("--config", help="Cell config; the running cell's, or local.yaml unless given."),
 ]
 
 

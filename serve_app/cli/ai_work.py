@@ -13,7 +13,7 @@ from deployments.cell import state
 from deployments.data.audit.operator import Operator, operator_audit
 from deployments.data.interactions.switches import FILE as SWITCHES_FILE
 from deployments.data.interactions.switches import Switch, Switches
-from serve_app.cli.site import site_of, told_plainly
+from serve_app.cli.whose import site_of, told_plainly
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ app = typer.Typer(help="The audit chain: verify, anchor, export.", no_args_is_he
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Site config; the running cell's, or local.yaml unless given."),
+    typer.Option("--config", help="Cell config; the running cell's, or local.yaml unless given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

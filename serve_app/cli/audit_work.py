@@ -23,7 +23,7 @@ from deployments.data.audit.verify import Verdict, verify
 from deployments.data.durable import synchronise
 from deployments.data.errors import DataError
 from deployments.data.places import Places
-from serve_app.cli.site import site_of, told_plainly
+from serve_app.cli.whose import site_of, told_plainly
 
 _SHOWN_FAULTS = 100
 _EXPORT_BUFFER = 1 << 20

@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
-Config = Annotated[Path, typer.Option("--config", help="Site config that says where records lie.")]
+Config = Annotated[Path, typer.Option("--config", help="Cell config that says where records lie.")]
 
 
 @app.command()
@@ -81,7 +81,7 @@ def init_signing(config: Config = LOCAL) -> None:
     """Make the key that signs access tokens, before the first start."""
     from deployments.cell.state import CellError
     from deployments.data.accounts import signing
-    from serve_app.cli.site import site_of
+    from serve_app.cli.whose import site_of
 
     _, found = site_of(config)
     if signing.exists(found.secrets):
@@ -102,7 +102,7 @@ def rotate_signing(
     from deployments.data.accounts import signing
     from deployments.data.audit.operator import record
     from deployments.data.errors import DataError
-    from serve_app.cli.site import site_of
+    from serve_app.cli.whose import site_of
 
     args, found = site_of(config)
     kid = signing.rotate(found.secrets, own=own)

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Site config; that of the running cell, or configs/local.yaml."),
+    typer.Option("--config", help="Cell config; that of the running cell, or configs/local.yaml."),
 ]
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -165,7 +165,7 @@ def check(config: Config = None) -> None:
 
 def _places(config: Path | None) -> tuple[RecordsArgs, Places]:
     from deployments.cell import state
-    from serve_app.cli.site import site_of
+    from serve_app.cli.whose import site_of
 
     # The lost keys may be why the cell does not run: its last config is as good.
     last = state.read(state.home())

@@ -14,7 +14,7 @@ app = typer.Typer(
 Patient = Annotated[str, typer.Option("--patient", help="The id of the Patient.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Site config; the running cell's, or local.yaml unless given."),
+    typer.Option("--config", help="Cell config; the running cell's, or local.yaml unless given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

@@ -12,7 +12,7 @@ import typer
 from deployments.data.interactions.subject import Line, Subject
 from deployments.data.interactions.subject_erasure import Erasure
 from deployments.data.interactions.subject_export import SubjectExport
-from serve_app.cli.site import site_of, told_plainly
+from serve_app.cli.whose import site_of, told_plainly
 
 
 def export_subject(config: Path | None, patient: str, out: Path, *, as_json: bool) -> None:

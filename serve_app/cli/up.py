@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from configs.cell import AiApplication, CellConfig
 from configs.reader import load
-from configs.site import AiApplication, SiteConfig
 from deployments.cell import ports as cell_ports
 from deployments.cell import state
 from deployments.cell.running import Cell, Interrupted, Tell
@@ -60,7 +60,7 @@ def _end(cell: Cell) -> None:
         raise CellError(f"processes outlived SIGKILL: {', '.join(map(str, left))}")
 
 
-def _ports(site: SiteConfig, offset: int) -> cell_ports.Ports:
+def _ports(site: CellConfig, offset: int) -> cell_ports.Ports:
     text = os.environ.get("PORT")
     try:
         public = int(text) if text else None
@@ -98,7 +98,7 @@ def _teller(spinner: Status) -> Tell:
     return tell
 
 
-def _announce(cell: Cell, site: SiteConfig) -> None:
+def _announce(cell: Cell, site: CellConfig) -> None:
     """Where the cell is, and two ways to ask it something."""
     models = [
         entry.model

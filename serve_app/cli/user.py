@@ -13,7 +13,7 @@ from configs.reader import PROJECT_ROOT
 app = typer.Typer(help="The people who may sign in.", no_args_is_help=True)
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
-Config = Annotated[Path, typer.Option("--config", help="Site config that says where records lie.")]
+Config = Annotated[Path, typer.Option("--config", help="Cell config that says where records lie.")]
 Name = Annotated[str, typer.Argument(help="The name that somebody signs in with.")]
 Stdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")

@@ -1,4 +1,4 @@
-"""A site config that cannot work is refused with file and key."""
+"""A cell config that cannot work is refused with file and key."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from configs.cell import CellConfig
 from configs.engine import EngineConfig
 from configs.reader import PROJECT_ROOT
 from configs.reference import settings
-from configs.site import SiteConfig
 
 DOCUMENT = PROJECT_ROOT / "docs" / "configuration.md"
 
@@ -32,7 +32,7 @@ def test_every_setting_has_a_meaning() -> None:
 def test_no_model_of_a_config_is_left_out() -> None:
     """Found by another way than the table's: in the JSON schema."""
     known = {setting.key.rsplit(".", 1)[-1] for setting in settings()}
-    schema = SiteConfig.model_json_schema()
+    schema = CellConfig.model_json_schema()
     assert set(_properties(schema)) <= known
     assert set(EngineConfig.model_fields) <= known
 
@@ -49,7 +49,7 @@ def _properties(schema: Any) -> Iterator[str]:
 
 
 def test_every_block_is_strict() -> None:
-    models: list[type[BaseModel]] = [SiteConfig, EngineConfig, *_subclasses(BaseModel)]
+    models: list[type[BaseModel]] = [CellConfig, EngineConfig, *_subclasses(BaseModel)]
     for model in models:
         if model.__module__.startswith("configs.") and model.model_fields:
             assert model.model_config["extra"] == "forbid", model

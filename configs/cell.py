@@ -1,4 +1,4 @@
-"""The shape of a site config: a Ray Serve config file with this project's applications."""
+"""The shape of a cell config: a Ray Serve config file with this project's applications."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ Application = Annotated[
 ]
 
 
-class SiteConfig(Strict):
+class CellConfig(Strict):
     """One file of this folder, as `serve deploy` takes it."""
 
     proxy_location: Literal["HeadOnly", "EveryNode", "Disabled"] = Field(
@@ -87,7 +87,7 @@ class SiteConfig(Strict):
     )
 
     @model_validator(mode="after")
-    def _applications_are_unique(self) -> SiteConfig:
+    def _applications_are_unique(self) -> CellConfig:
         names = [app.name for app in self.applications]
         if len(set(names)) != len(names):
             raise ValueError("an application is given twice")
