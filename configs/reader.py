@@ -190,10 +190,11 @@ def _validated(file: Path, raw: Mapping[str, Any]) -> CellConfig:
     try:
         return CellConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(file, list(_pydantic_problems(error))) from error
+        raise ConfigError(file, list(shape_problems(error))) from error
 
 
-def _pydantic_problems(error: ValidationError, prefix: str = "") -> Iterator[Problem]:
+def shape_problems(error: ValidationError, prefix: str = "") -> Iterator[Problem]:
+    """What pydantic found wrong, each with the key as the file has it."""
     for found in error.errors(include_url=False, include_context=False):
         location = list(found["loc"])
         # Pydantic puts the chosen member of a union into the path; the file has no such key.
@@ -234,7 +235,7 @@ def _engine_problems(site: CellConfig) -> Iterator[Problem]:
         try:
             engine = EngineConfig.model_validate(entry.engine)
         except ValidationError as error:
-            yield from _pydantic_problems(error, f"{key}.engine")
+            yield from shape_problems(error, f"{key}.engine")
             continue
         caches_gb = engine.kv_cache_gb + engine.prefix_cache_gb
         if caches_gb >= entry.resources.memory_gb:
