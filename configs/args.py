@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+HostName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
 # What the cell's own PostgreSQL takes, and how much of it is for everyone but the API's pools:
 # the chain's appenders, the custodian, migrations, operators' commands.
@@ -226,6 +227,32 @@ class SignIn(Strict):
     )
 
 
+class OtherHosts(Strict):
+    """How a cell meets the other hosts of its site. Nothing of it: a cell of its own."""
+
+    host: HostName | None = Field(default=None, description="This host's name in the site.")
+    peer: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = Field(
+        default=None,
+        description="Base URL of the other cell, as this host reaches it: its own HAProxy, which "
+        "adds the certificates.",
+    )
+    callers: list[HostName] = Field(
+        default_factory=list,
+        description="Hosts that may call `/internal/`, by the name in their certificates.",
+    )
+    copy_wait_s: Annotated[float, Field(gt=0, le=30)] = Field(
+        default=3.0,
+        description="Seconds that the other cell may take over a blob, and one more for every "
+        "16 MB, before the blob is acknowledged as single.",
+    )
+
+    @model_validator(mode="after")
+    def _a_peer_knows_who_calls(self) -> OtherHosts:
+        if self.peer is not None and self.host is None:
+            raise ValueError("peer needs host: the name that single blobs are marked with")
+        return self
+
+
 class RecordsArgs(Strict):
     """Where records lie and by which rules. The applications `api` and `data` are given the same."""
 
@@ -281,6 +308,7 @@ class RecordsArgs(Strict):
     )
     sign_in: SignIn = Field(default=SignIn(), description="Sign-in, sessions and tokens.")
     retention: Retention = Field(default=Retention(), description="Limits of storage.")
+    others: OtherHosts = Field(default=OtherHosts(), description="The other hosts of the site.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> RecordsArgs:

@@ -13,12 +13,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from configs.args import Seconds, Strict
+from configs.args import HostName, Seconds, Strict
 from configs.reader import ConfigError, Problem, read_yaml, shape_problems
 
 Role = Literal["cell", "edge", "witness", "emergency"]
 Preset = Literal["single", "mvp", "production"]
-HostName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 _ADDRESS = re.compile(r"^[A-Za-z0-9.:-]{1,253}$")
 

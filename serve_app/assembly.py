@@ -83,6 +83,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             DataGauges(audit, database),
         ),
         deadline_s=rules.deadline_s,
+        callers=frozenset(rules.others.callers),
     )
 
 

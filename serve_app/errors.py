@@ -38,7 +38,7 @@ def surface_of(path: str) -> Surface:
     """Whose contract a path belongs to, and so the shape of its errors."""
     if path == "/fhir" or path.startswith("/fhir/"):
         return "fhir"
-    if path.startswith("/v1/") and not path.startswith(_OPENAI):
+    if path.startswith(("/v1/", "/internal/")) and not path.startswith(_OPENAI):
         return "problem"
     return "openai"
 

@@ -30,7 +30,7 @@ class Services:
     """The parts of one API replica.
 
     `routes` add the paths of the data node's surfaces, in this order; `parts` are started in order
-    and closed in reverse.
+    and closed in reverse. `callers` are the hosts that may call `/internal/`.
     """
 
     language: LanguageService
@@ -40,6 +40,7 @@ class Services:
     routes: Sequence[Callable[[FastAPI], None]] = ()
     parts: Sequence[Part] = ()
     deadline_s: float = DEADLINE_S
+    callers: frozenset[str] = frozenset()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

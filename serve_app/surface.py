@@ -70,7 +70,12 @@ def create_app(
     openapi.install(app)
     app.add_exception_handler(HTTPException, _routing_error)
     # The last one added is the outermost.
-    app.add_middleware(SignedIn, authority=services.authority, deadline_s=services.deadline_s)
+    app.add_middleware(
+        SignedIn,
+        authority=services.authority,
+        deadline_s=services.deadline_s,
+        callers=services.callers,
+    )
     app.add_middleware(Errors, denials=Denials(services.audit))
     app.add_middleware(AccessLog, meters=meters)
     app.add_middleware(RequestIds, echoed_outside=behind_serve)

@@ -1,7 +1,8 @@
 """The guard before every route: nothing is answered without knowing who asks.
 
-Open are the probes, what describes the API, and what signs somebody in. Everything else needs
-credentials, paths that do not exist included, so that nobody learns which do.
+Open are the probes, what describes the API, and what signs somebody in. Below `/internal/` the hosts
+of the site are answered, by the name that HAProxy read in their certificates, and nobody else.
+Everything else needs credentials, paths that do not exist included, so that nobody learns which do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from configs.args import RecordsArgs, SignIn
 from deployments.data.accounts.origin import Origin
 from deployments.data.errors import DataError, Forbidden, Invalid, Unauthenticated
 from deployments.data.principal import Caller, Principal
+from serve_app.internal.gate import admit, is_internal
 from serve_app.trace import Trace
 
 CALLER = "medrec.caller"
@@ -48,13 +50,26 @@ class Authority(Protocol):
 class SignedIn:
     """ASGI middleware: puts the caller into the scope, or raises before any route is looked for."""
 
-    def __init__(self, app: ASGIApp, *, authority: Authority, deadline_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authority: Authority,
+        deadline_s: float,
+        callers: frozenset[str] = frozenset(),
+    ) -> None:
+        """`callers` are the hosts that may call `/internal/`."""
         self.app = app
         self._authority, self._deadline_s = authority, deadline_s
+        self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan" or (kind == "http" and is_open(scope["path"])):
+            await self.app(scope, receive, send)
+            return
+        if kind == "http" and is_internal(scope["path"]):
+            admit(scope, self._callers)
             await self.app(scope, receive, send)
             return
         try:

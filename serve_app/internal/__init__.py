@@ -1,0 +1,1 @@
+"""What the hosts of a site say to each other, below `/internal/`."""
