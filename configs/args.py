@@ -287,6 +287,10 @@ class RecordsArgs(Strict):
     blobs: str | None = Field(
         default=None, description="Folder of the blobs; the home's `blobs` unless given."
     )
+    models: str | None = Field(
+        default=None,
+        description="Folder of the model store; the home's `models` unless given.",
+    )
     max_upload_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
         default=512, description="Largest blob in MB (2**20 bytes); over it: 413."
     )

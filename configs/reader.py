@@ -89,6 +89,11 @@ def load(
     return site
 
 
+def read_values(path: Path | str) -> CellConfig:
+    """Read a cell config for what it says alone; whether this machine can run it is `load`'s matter."""
+    return _validated(Path(path), read_yaml(Path(path)))
+
+
 def model_folder(entry: LanguageModel, root: Path = PROJECT_ROOT) -> Path | None:
     """Where an entry's weights lie; None if they come from a repository."""
     return None if entry.path is None else root / Path(entry.path).expanduser()

@@ -21,12 +21,14 @@ from deployments.data.interactions.switches import Switches
 from deployments.data.places import places
 from deployments.data.records.store import Records
 from deployments.data.seal.sealer import Sealer
+from deployments.site.models.store import store_of
 from serve_app.ai.routes import ai_routes
 from serve_app.auth.routes import auth_routes
 from serve_app.break_glass import break_glass_routes
 from serve_app.chat.duties import Duties
 from serve_app.fhir.binary import binary_routes
 from serve_app.fhir.routes import fhir_routes
+from serve_app.internal.models import model_routes
 from serve_app.metrics import DataGauges
 from serve_app.services import Services
 
@@ -56,6 +58,9 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     blobs = Blobs(sealer, at.blobs, rules)
     max_body_bytes = args.limits.max_body_bytes
 
+    def add_internal(app: FastAPI) -> None:
+        app.include_router(model_routes(store_of(rules, home)))
+
     def add_records(app: FastAPI) -> None:
         app.include_router(auth_routes(accounts))
         app.include_router(break_glass_routes(records.break_glass))
@@ -72,7 +77,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         authority=accounts.authority,
         audit=audit,
         duties=Duties(audit, records, ledger, switches, wait_s=rules.deadline_s),
-        routes=(add_records,),
+        routes=(add_records, add_internal),
         parts=(
             _DatabasePart(database),
             audit,

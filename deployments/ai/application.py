@@ -106,4 +106,5 @@ def _source(key: str, entry: LanguageModel) -> str:
     except FolderError as error:
         problem = Problem(f"{key}.path", str(error))
         raise ConfigError(Path(f"application {NAME}"), [problem]) from error
-    return str(folder)
+    # Never a link: a replica that comes back must come back with what the others have.
+    return str(folder.resolve())

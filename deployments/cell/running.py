@@ -13,7 +13,7 @@ from configs.args import ApiArgs
 from configs.budgets import scaled
 from configs.cell import ApiApplication, CellConfig
 from configs.machine import machine
-from configs.reader import read_yaml
+from configs.reader import PROJECT_ROOT, read_yaml
 from deployments.cell import head, state, store
 from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
@@ -236,9 +236,17 @@ class Cell:
 
 
 def deployable(config: Path, ports: Ports) -> dict[str, Any]:
-    """The file as `serve deploy` would send it, with this cell's port for Serve's own proxy."""
+    """The file as `serve deploy` would send it, with this cell's port for Serve's own proxy.
+
+    A model's folder that is a link is the one that it names now: another is another version to Serve.
+    """
     raw = read_yaml(config)
     raw["http_options"] = {**raw.get("http_options", {}), "port": ports.serve}
+    for app in raw["applications"]:
+        for entry in app.get("args", {}).get("language", []):
+            folder = PROJECT_ROOT / Path(entry.get("path") or "").expanduser()
+            if folder.is_symlink():
+                entry["path"] = str(folder.resolve())
     return raw
 
 

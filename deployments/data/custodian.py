@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from deployments.data.jobs import Figures, Job, jobs
 from deployments.data.leadership import Leadership
 from deployments.data.migrate import migrate
 from deployments.data.places import places
+from deployments.site.models.rounds import Rounds as ModelRounds
+from deployments.site.models.store import store_of
 
 logger = logging.getLogger("ray.serve")
 
@@ -132,6 +134,14 @@ class Custodian:
             Leadership(where.dsn),
         )
         self._meters = Meters()
+        # Each cell watches its own models, whoever leads and whether or not there is a database.
+        self._models = ModelRounds(
+            store_of(data.records, home()),
+            home(),
+            data.records.others.peer,
+            self._meters.show_models,
+        )
+        self._models.begin()
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def report(self) -> dict[str, Any]:
@@ -141,11 +151,13 @@ class Custodian:
             "jobs": {name: vars(account).copy() for name, account in self._rounds.accounts.items()},
             "chain": {"faults": self._watch.faults, "rounds": self._watch.rounds},
             "database": self._database.figures(),
+            "models": self._models.report(),
         }
 
     def check_health(self) -> None:
         """Serve restarts the custodian if its rounds have stopped."""
-        ailment = "the rounds have ended" if self._loop.done() else self._rounds.ailment
+        ended = "the rounds have ended" if self._loop.done() else None
+        ailment = ended or self._rounds.ailment or self._models.ailment
         if ailment:
             raise RuntimeError(f"the custodian does not work: {ailment}")
 
@@ -160,6 +172,7 @@ class Custodian:
     async def __del__(self) -> None:
         """Serve awaits this when the replica leaves: the next custodian leads at once."""
         self._loop.cancel()
+        await self._models.end()
         await self._rounds.end()
         await self._audit.close()
         await self._database.close()
@@ -180,7 +193,15 @@ class Meters:
         self._stuck = Gauge("medrec_audit_outbox_stuck", "Audit rows that cannot be chained.", ())
         self._journal = Gauge("medrec_custodian_journal_bytes", "Size of its audit journal.", ())
         self._lag = Gauge("medrec_custodian_journal_lag_s", "Age of its oldest entry.", ())
+        self._models = Gauge(
+            "medrec_model_faulty", "1 if the current version is faulty.", ("model",)
+        )
         self._told: dict[str, tuple[int, int]] = {}
+
+    def show_models(self, faulty: Mapping[str, float]) -> None:
+        """Bring the models' metric up to the watch: 1 for a faulty one, 0 for the others."""
+        for name, value in faulty.items():
+            self._models.set(value, {"model": name})
 
     def show(self, report: dict[str, Any], audit: Audit) -> None:
         """Bring the metrics up to `Custodian.report`."""

@@ -19,6 +19,7 @@ from serve_app.cli.ai import app as ai_app
 from serve_app.cli.audit import app as audit_app
 from serve_app.cli.demo import app as demo_app
 from serve_app.cli.key import app as key_app
+from serve_app.cli.models import app as models_app
 from serve_app.cli.seal import app as seal_app
 from serve_app.cli.subject import app as subject_app
 from serve_app.cli.user import app as user_app
@@ -37,6 +38,7 @@ app.add_typer(demo_app, name="demo")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
 app.add_typer(ai_app, name="ai")
+app.add_typer(models_app, name="models")
 app.add_typer(subject_app, name="subject")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"

@@ -22,14 +22,21 @@ def site_of(config: Path | None) -> tuple[RecordsArgs, Places]:
 
     Raises `ConfigError` and `CellError`.
     """
-    home = state.home()
-    if config is None:
-        running = state.read(home)
-        config = Path(running.config) if running is not None and running.is_alive else _LOCAL
+    config = config_of(config)
     args = records_args(load(config))
     if args is None:
         raise CellError(f"{config} keeps no records")
-    return args, places(args, home)
+    return args, places(args, state.home())
+
+
+def config_of(config: Path | None) -> Path:
+    """`config` itself, or the running cell's, or local.yaml."""
+    if config is not None:
+        return config
+    running = state.read(state.home())
+    if running is None or not running.is_alive or not running.config:
+        return _LOCAL
+    return Path(running.config)
 
 
 @contextmanager

@@ -87,6 +87,10 @@ class Drill:
 
         self.wait(settled, DEPLOY_TIMEOUT_S, "the applications run")
 
+    def details(self) -> dict[str, Any]:
+        """What Serve says of the cell."""
+        return self._api.details()
+
     def replicas(self, deployment: str) -> list[Replica]:
         """The replicas of a deployment that take requests."""
         found = replicas_of(self._api.details())

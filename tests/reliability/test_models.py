@@ -1,0 +1,110 @@
+"""A model is switched to another version and back under streaming chats, and no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from configs.reader import PROJECT_ROOT
+from deployments.cell import condition
+from deployments.cell.state import Home
+from deployments.site.models import rolling
+from deployments.site.models.staging import stage
+from deployments.site.models.store import Model, Store
+from deployments.site.models.switching import switch
+from tests.conftest import medrec
+from tests.reliability.drill import MODEL, Drill, Outcome, chat, chats, language
+
+pytestmark = pytest.mark.cluster
+
+CLIENTS = 4
+WEIGHTS = PROJECT_ROOT / "models" / "weights" / MODEL
+
+
+@pytest.fixture(scope="module")
+def model(drill: Drill, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """Two versions of the demo model in the cell's own store, which serves the first."""
+    found = Store(drill.cell.home / "models").model(MODEL)
+    other = shutil.copytree(WEIGHTS, tmp_path_factory.mktemp("models") / "other")
+    (other / "README.md").write_text("The same weights under another card.\n")
+    switch(found, stage(found, WEIGHTS))
+    stage(found, other)
+    current = str(found.path_of(str(found.current)).resolve())
+
+    def from_the_store(config: dict[str, Any]) -> None:
+        language(config).update(path=current)
+        language(config)["replicas"].update(max=1)
+
+    drill.deploy(from_the_store)
+    yield found
+    shutil.rmtree(found.folder)
+
+
+async def keep_asking(
+    client: openai.AsyncOpenAI, number: int, stop: asyncio.Event, outcomes: list[Outcome]
+) -> None:
+    turn = 0
+    while not stop.is_set():
+        outcomes.append(await chat(client, 1000 * number + turn, tokens=60))
+        turn += 1
+
+
+async def test_a_switch_and_a_rollback_under_load_fail_no_request(
+    drill: Drill, model: Model
+) -> None:
+    first, second = model.versions()
+    outcomes: list[Outcome] = []
+    stop = asyncio.Event()
+    async with chats(drill.cell) as client:
+        tasks = [
+            asyncio.create_task(keep_asking(client, number, stop, outcomes))
+            for number in range(CLIENTS)
+        ]
+        for act, version in (("switch", second), ("rollback", first)):
+            old, asked = drill.pids(MODEL), len(outcomes)
+            said = await asyncio.to_thread(medrec, "models", act, MODEL, home=drill.cell.home)
+            assert said.returncode == 0, said.stderr
+            assert said.stdout == f"{MODEL} {version[:12]} is current: the cell serves it\n"
+            assert model.current == version
+            details = await asyncio.to_thread(drill.details)
+            assert rolling.deployed(details, model) == {version}
+            await drill.eventually(lambda: not old & drill.pids(MODEL), 60, "the old engine left")
+            assert len(outcomes) > asked
+        stop.set()
+        await asyncio.gather(*tasks)
+    assert Counter((o.status, o.code, o.finished) for o in outcomes) == {
+        (200, None, True): len(outcomes)
+    }
+
+
+def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
+    drill: Drill, model: Model
+) -> None:
+    home = Home(drill.cell.home)
+    first, second = model.versions()
+    (model.path_of(second) / "README.md").unlink()
+    refused = medrec("models", "switch", MODEL, second, home=drill.cell.home)
+    assert refused.returncode == 1
+    assert "README.md is missing" in refused.stderr
+    assert model.current == first
+    card = model.path_of(first) / "README.md"
+    text = card.read_text()
+    card.unlink()
+
+    def faulty() -> Any:
+        return condition.read(home).get("models", {}).get("faulty", {}).get(MODEL)
+
+    drill.wait(lambda: faulty() is not None, 30, "the watch sees that a file is missing")
+    assert faulty().startswith("README.md is missing")
+    listed = json.loads(medrec("models", "list", "--json", home=drill.cell.home).stdout)
+    assert listed["models"][0]["faulty"] == faulty()
+    stage(model, WEIGHTS)
+    assert card.read_text() == text
+    drill.wait(lambda: faulty() is None, 30, "the watch sees that it is whole again")
