@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import jinja2
 
@@ -23,6 +24,14 @@ _SOCKET_TIMEOUT_S = 2.0
 _TIMEOUT_MARGIN_S = 30
 _MOST_CONNECTIONS = 4096
 _OTHER_FILES = 128  # listeners, checks, the admin socket, logs
+_LOCAL_CONNECT_MS = 1000
+# Between the hosts of a hospital a connection takes a millisecond; half a second of silence is a loss.
+_SITE_CONNECT_MS = 500
+_STATE = "servers.state"
+# Parts of the template that a role may go without.
+_PARTS = ("site_front", "edge", "exporter_bind", "copy", "primary", "postgres", "tls")
+
+Role = Literal["local", "cell", "emergency", "edge"]
 
 
 class HaproxyError(Exception):
@@ -62,7 +71,10 @@ HEADERS = Refusal(
     431, "invalid_request_error", "headers_too_large", "The request's headers are too large."
 )
 NOT_FOUND = Refusal(404, "invalid_request_error", "not_found", "There is nothing at this path.")
-BODIES = (HEADERS, NOT_FOUND)
+RATE = Refusal(
+    429, "rate_limit_error", "rate_limit_exceeded", "This address asks too often; try again later."
+)
+BODIES = (HEADERS, NOT_FOUND, RATE)
 REFUSALS = (
     Refusal(400, "invalid_request_error", "bad_request", "The HTTP request cannot be read."),
     Refusal(408, "timeout_error", "request_timeout", "The request did not arrive in time."),
@@ -103,6 +115,7 @@ class Files:
 
     folder: Path
     socket_folder: Path
+    socket_name: str = "haproxy.sock"
 
     @property
     def config(self) -> Path:
@@ -112,7 +125,7 @@ class Files:
     @property
     def admin_socket(self) -> Path:
         """HAProxy's runtime interface; short, because socket paths end at 104 bytes."""
-        return self.socket_folder / "haproxy.sock"
+        return self.socket_folder / self.socket_name
 
 
 def binary(which: Mapping[str, str] | None = None) -> str:
@@ -131,36 +144,75 @@ def binary(which: Mapping[str, str] | None = None) -> str:
 
 
 def write(edge: Edge, files: Files) -> Path:
-    """Write the configuration and the files that it names; return its path."""
-    files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write the configuration of a cell by itself and the files that it names; return its path."""
+    return write_role(
+        "local",
+        files,
+        ingress_ports=edge.ingress_ports,
+        request_timeout_s=edge.request_timeout_s,
+        threads=edge.threads,
+        max_connections=edge.max_connections,
+        values={"public_port": edge.port, "application": edge.application},
+    )
+
+
+def write_role(
+    role: Role,
+    files: Files,
+    *,
+    ingress_ports: Sequence[int],
+    request_timeout_s: float,
+    threads: int,
+    max_connections: int,
+    values: Mapping[str, object],
+    into: Path | None = None,
+) -> Path:
+    """Write the configuration of a host of `role`, and the files that it names; return its path.
+
+    `values` are those of the template that the role needs; what it has none for is left out. Written
+    `into` another folder, they still name each other by `files`: for another host.
+    """
+    folder = into or files.folder
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     error_files = {}
     for refusal in REFUSALS:
-        error_file = files.folder / f"{refusal.status}.http"
-        error_file.write_bytes(refusal.response().encode())
-        error_files[refusal.status] = _quoted(error_file)
-    bodies = {refusal.status: files.folder / f"{refusal.status}.json" for refusal in BODIES}
+        name = f"{refusal.status}.http"
+        (folder / name).write_bytes(refusal.response().encode())
+        error_files[refusal.status] = quoted(files.folder / name)
+    bodies = {}
     for refusal in BODIES:
-        bodies[refusal.status].write_text(refusal.body(), encoding="utf-8")
-    state_file = files.folder / "servers.state"
-    state_file.write_text(servers_down(edge.ingress_ports), encoding="ascii")
+        name = f"{refusal.status}.json"
+        (folder / name).write_text(refusal.body(), encoding="utf-8")
+        bodies[refusal.status] = quoted(files.folder / name)
+    (folder / _STATE).write_text(servers_down(ingress_ports), encoding="ascii")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )
+    timeout_s = int(request_timeout_s + _TIMEOUT_MARGIN_S)
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        port=edge.port,
-        ingress_ports=edge.ingress_ports,
-        application=edge.application,
-        timeout_s=int(edge.request_timeout_s + _TIMEOUT_MARGIN_S),
-        threads=edge.threads,
-        max_connections=edge.max_connections,
-        admin_socket=_quoted(files.admin_socket),
-        state_file=_quoted(state_file),
-        error_files=error_files,
-        not_found_file=_quoted(bodies[404]),
-        headers_file=_quoted(bodies[431]),
+        {
+            **dict.fromkeys(_PARTS),
+            "tunnels": (),
+            "role": role,
+            "ingress_ports": ingress_ports,
+            "timeout_s": timeout_s,
+            "threads": threads,
+            "max_connections": max_connections,
+            "connect_ms": _LOCAL_CONNECT_MS if role == "local" else _SITE_CONNECT_MS,
+            "hard_stop_s": 5 if role == "local" else timeout_s,
+            "admin_socket": quoted(files.admin_socket),
+            "state_file": quoted(files.folder / _STATE),
+            "error_files": error_files,
+            "not_found_file": bodies[404],
+            "headers_file": bodies[431],
+            "rate_file": bodies[429],
+            **values,
+        }
     )
-    files.config.write_text(text, encoding="utf-8")
-    return files.config
+    config = folder / files.config.name
+    config.write_text(text, encoding="utf-8")
+    config.chmod(0o600)
+    return config
 
 
 def check(config: Path) -> None:
@@ -209,12 +261,12 @@ def servers_down(ports: Sequence[int]) -> str:
         "srv_agent_port"
     )
     lines = [
-        f"3 api {index} r{port} 127.0.0.1 0 0 1 1 1 6 2 0 6 0 0 0 - {port} - 0 0 - - 0"
+        f"900 api {index} r{port} 127.0.0.1 0 0 1 1 1 6 2 0 6 0 0 0 - {port} - 0 0 - - 0"
         for index, port in enumerate(ports, start=1)
     ]
     return "\n".join(["1", f"# {head}", *lines, ""])
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as one word of HAProxy's language."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'

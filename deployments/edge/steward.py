@@ -1,0 +1,194 @@
+"""The steward of an edge: looks, decides by the state machine, brings HAProxy to what was decided.
+
+How things stand lies in `standing.json`, every change of it with its reason in `decisions.jsonl`. An
+edge that starts takes over how things stand at the other edge, if that has decided more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from deployments.data.durable import replace_file
+from deployments.edge import runtime
+from deployments.edge.decision import (
+    Decision,
+    Order,
+    Rules,
+    Seen,
+    Standing,
+    decide,
+    first,
+    obey,
+    server_states,
+)
+from deployments.edge.looking import LAP_S, Looker
+from deployments.edge.sight import Sight
+from deployments.site.calling import Caller, CallFailed
+from deployments.site.plan import HostPlan, Plan
+
+_log = logging.getLogger("medrec.steward")
+
+_ACTIVATION_TIMEOUT_S = 5.0
+_KEPT_DECISIONS = 500
+
+
+class Steward:
+    """One edge's steward, for one event loop."""
+
+    def __init__(self, plan: Plan, own: HostPlan) -> None:
+        self.plan, self.own = plan, own
+        self.sight = Sight(plan.site)
+        self.counts: Counter[str] = Counter()
+        self.last: Decision | None = None
+        self._caller = Caller(own.tls)
+        self._looker = Looker(plan, own, self.sight, self._caller)
+        self._told_cloud: int | None = None
+        self._turn = asyncio.Lock()
+        failover = plan.site.failover
+        self.rules = Rules(failover.hold_s, failover.unfit_hold_s, plan.site.emergency.copy_limit_s)
+        self.standing = self._read() or first(
+            plan.site.cells, both=failover.serving == "both", now=time.time()
+        )
+
+    async def run(self) -> None:
+        """Look, decide, act, until cancelled."""
+        self._looker.start()
+        try:
+            while True:
+                began = time.monotonic()
+                await self._lap()
+                await asyncio.sleep(max(0.05, LAP_S - (time.monotonic() - began)))
+        finally:
+            await self._looker.close()
+            await self._caller.close()
+
+    async def order(self, order: Order) -> Decision:
+        """Follow an operator's order, or say why not."""
+        async with self._turn:
+            decision = obey(self.standing, self.sight.seen(), order, self.rules)
+            self._take(decision)
+        await self._act(self.sight.seen())
+        return decision
+
+    def status(self) -> dict[str, Any]:
+        """Everything that it knows, as JSON values."""
+        seen = self.sight.seen()
+        return {
+            "edge": self.own.name,
+            "active": seen.is_active,
+            "standing": _dumped(self.standing),
+            "last": None
+            if self.last is None
+            else {"action": self.last.action, "reason": self.last.reason},
+            "reaches": [cell.name for cell in seen.cells if cell.is_up],
+            "cells": [asdict(cell) for cell in seen.cells],
+            "cloud": None if seen.cloud is None else asdict(seen.cloud),
+            "database": {
+                name: {"role": m.get("role"), "state": m.get("state"), "lag_bytes": m.get("lag")}
+                for name, m in self.sight.members().items()
+            },
+            "lag_s": self.sight.lags_s(),
+            "etcd": dict(self.sight.etcd),
+            "decisions": dict(self.counts),
+        }
+
+    async def _lap(self) -> None:
+        self._learn()
+        seen = self.sight.seen()
+        if not self.sight.servers:
+            return  # HAProxy has not answered: nothing is known, and nothing could be done.
+        async with self._turn:
+            self._take(decide(self.standing, seen, self.rules))
+        await self._act(seen)
+
+    def _learn(self) -> None:
+        """Follow the other edge where it has decided more: an order, or while this one was away."""
+        told = (self.sight.other.fresh(5.0) or {}).get("standing")
+        if isinstance(told, dict) and int(told.get("number", 0)) > self.standing.number:
+            self.standing = _loaded(told)
+            self._write(
+                "learn", f"as {self.sight.other.value['edge']} has it: {self.standing.reason}"
+            )
+
+    def _take(self, decision: Decision) -> None:
+        self.last = decision
+        changed = decision.standing.number != self.standing.number
+        self.standing = decision.standing
+        if changed or decision.action == "refuse":
+            self.counts[decision.action] += 1
+            self._write(decision.action, decision.reason)
+
+    async def _act(self, seen: Seen) -> None:
+        """Bring HAProxy, and the emergency cell, to how things stand."""
+        try:
+            states = server_states(self.standing, seen)
+            changes = await asyncio.to_thread(
+                runtime.bring_about, self.own.haproxy_socket, await self._opened(states)
+            )
+            for change in changes:
+                _log.info("steward: %s", change)
+        except runtime.RuntimeUnavailable as error:
+            _log.warning("steward: %s", error)
+
+    async def _opened(self, states: dict[str, Any]) -> dict[str, Any]:
+        """The same states; the emergency cell is opened only once it knows that it serves."""
+        cloud = self.plan.cloud
+        if cloud is None:
+            return states
+        wanted = self.standing.number if self.standing.mode == "emergency" else None
+        if wanted == self._told_cloud or (wanted is None and not self.sight.is_up(cloud.name)):
+            return states
+        path = "/internal/emergency/" + ("end" if wanted is None else "activate")
+        body = {"reason": self.standing.reason, "since": self.standing.since}
+        try:
+            await self._caller.ask(
+                cloud, cloud.ports.api_tls, path, timeout_s=_ACTIVATION_TIMEOUT_S, body=body,
+                permitted=(200, 201, 204),
+            )  # fmt: skip
+            self._told_cloud = wanted
+        except CallFailed as error:
+            _log.warning("steward: %s", error)
+            if wanted is not None:
+                return {**states, cloud.name: "drain"}
+        return states
+
+    def _write(self, action: str, reason: str) -> None:
+        _log.info("steward: %s: %s", action, reason)
+        values = {"at": time.time(), "action": action, "reason": reason, **_dumped(self.standing)}
+        replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
+        log = self._file("decisions.jsonl")
+        lines = (
+            log.read_text(encoding="utf-8").splitlines()[-_KEPT_DECISIONS:] if log.exists() else []
+        )
+        replace_file(log, "\n".join([*lines, json.dumps(values), ""]).encode())
+
+    def _read(self) -> Standing | None:
+        try:
+            return _loaded(json.loads(self._file("standing.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _file(self, name: str) -> Path:
+        return self.own.folder / name
+
+
+def _dumped(standing: Standing) -> dict[str, Any]:
+    values = asdict(standing)
+    for name in ("drained", "retired", "serving"):
+        values[name] = sorted(values[name])
+    return values
+
+
+def _loaded(values: dict[str, Any]) -> Standing:
+    known = {name: values[name] for name in Standing.__dataclass_fields__}
+    sets = {name: frozenset(known[name]) for name in ("drained", "retired")}
+    return replace(
+        Standing(**{**known, **sets}), serving=tuple(known["serving"]), silent_since=None
+    )
