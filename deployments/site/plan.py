@@ -44,7 +44,7 @@ class HostPlan:
 
     @property
     def tls(self) -> Path:
-        """Certificates and keys (deployments/site/ca.py): those of the host, and of the edge."""
+        """Certificates and keys (deployments/site/trust): those of the host, and of the edge."""
         return self.folder / "tls"
 
     @property
