@@ -28,6 +28,7 @@ from serve_app.break_glass import break_glass_routes
 from serve_app.chat.duties import Duties
 from serve_app.fhir.binary import binary_routes
 from serve_app.fhir.routes import fhir_routes
+from serve_app.internal.blobs import blob_routes
 from serve_app.internal.models import model_routes
 from serve_app.metrics import DataGauges
 from serve_app.services import Services
@@ -70,6 +71,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             binary_routes(records, blobs, database, rules, max_json_bytes=max_body_bytes)
         )
         reader = AuditReader(database, audit)
+        app.include_router(blob_routes(blobs))
         app.include_router(fhir_routes(records, reader, rules, max_body_bytes=max_body_bytes))
 
     return Services(
@@ -85,7 +87,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             switches,
             ledger,
             _BlobsPart(blobs),
-            DataGauges(audit, database),
+            DataGauges(audit, database, blobs),
         ),
         deadline_s=rules.deadline_s,
         callers=frozenset(rules.others.callers),

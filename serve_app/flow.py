@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 AHEAD_BYTES = 1024 * 1024
 _KEY = "medrec.flow"
-_PATH = "/fhir/Binary"
+_UPLOADS = "/fhir/Binary"
+_COPIES = "/internal/blobs/"
 
 
 class Readers:
@@ -80,4 +81,6 @@ class Paced:
 
 
 def _is_upload(scope: Scope) -> bool:
-    return (scope["method"], scope["path"]) == ("POST", _PATH)
+    method, path = scope["method"], scope["path"]
+    is_copy = method == "PUT" and path.startswith(_COPIES)
+    return is_copy or (method, path) == ("POST", _UPLOADS)

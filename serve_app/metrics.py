@@ -11,6 +11,7 @@ from contextlib import suppress
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from deployments.data.audit.chain import Audit
+from deployments.data.blobs import Blobs
 from deployments.data.database import Database
 from serve_app.trace import Trace
 
@@ -78,9 +79,10 @@ class DataGauges:
 
     PERIOD_S = 5.0
 
-    def __init__(self, audit: Audit, database: Database) -> None:
+    def __init__(self, audit: Audit, database: Database, blobs: Blobs) -> None:
         self._audit = audit
         self._database = database
+        self._blobs = blobs
         self._task: asyncio.Task[None] | None = None
         self._queue = Gauge("medrec_audit_queue", "Entries that wait for the chain.", ())
         self._group = Gauge("medrec_audit_group", "Entries of the last group commit.", ())
@@ -89,6 +91,11 @@ class DataGauges:
         self._connections = Gauge(
             "medrec_database_connections", "Connections of the pool, by state.", ("state",)
         )
+        self._fetched = Counter("medrec_blobs_fetched", "Blobs fetched from the other cell.", ())
+        self._kept_single = Counter(
+            "medrec_blobs_kept_single", "Uploads that only this machine had when acknowledged.", ()
+        )
+        self._told = (0, 0)
 
     async def start(self) -> None:
         """Begin to look."""
@@ -110,4 +117,14 @@ class DataGauges:
             self._lag.set(self._audit.journal_lag_s)
             for state, count in self._database.figures().items():
                 self._connections.set(count, {"state": state})
+            self._show_blobs()
             await asyncio.sleep(self.PERIOD_S)
+
+    def _show_blobs(self) -> None:
+        now = (self._blobs.fetched, self._blobs.singles)
+        for counter, count, told in zip(
+            (self._fetched, self._kept_single), now, self._told, strict=True
+        ):
+            if count > told:
+                counter.inc(count - told)
+        self._told = now

@@ -20,6 +20,7 @@ from deployments.cell.state import home
 from deployments.data.accounts.demo import refuse_demo
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
+from deployments.data.blobs.keeping import Keeper
 from deployments.data.database import Database
 from deployments.data.jobs import Figures, Job, jobs
 from deployments.data.leadership import Leadership
@@ -52,7 +53,10 @@ class Account:
 
 
 class Rounds:
-    """Runs jobs at their times while leading. `begin` starts it, `end` ends it."""
+    """Runs jobs at their times: a cell's own ones always, the others while leading.
+
+    `begin` starts it, `end` ends it.
+    """
 
     def __init__(self, duties: Sequence[Job], leadership: Leadership) -> None:
         self.accounts = {job.name: Account() for job in duties}
@@ -108,7 +112,7 @@ class Rounds:
         due = time.monotonic() + min(job.every_s, FIRST_AFTER_S)
         while True:
             await asyncio.sleep(min(LAP_S, max(0.05, due - time.monotonic())))
-            if time.monotonic() >= due and self._leadership.is_held:
+            if time.monotonic() >= due and (job.everywhere or self._leadership.is_held):
                 await self.run(job)
                 due = time.monotonic() + job.every_s
 
@@ -122,15 +126,17 @@ class Custodian:
         Raises `CellError` if that fails, or if what a demo made would be there for patients.
         """
         data = DataArgs.model_validate(args)
-        where = places(data.records, home())
+        own_home = home()
+        where = places(data.records, own_home)
         migrate(where.owner_dsn)
         if not data.records.demo:
             refuse_demo(where)
         self._database = Database(where.dsn, connections=CONNECTIONS, name="medrec-custodian")
         self._audit = Audit(self._database, where.journal, enabled=data.records.audit)
         self._watch = Watch()
+        self._keeper = Keeper(data.records, self._database, where.blobs, own_home)
         self._rounds = Rounds(
-            jobs(data, self._database, self._audit, self._watch, where),
+            jobs(data, self._database, self._audit, self._watch, where, self._keeper),
             Leadership(where.dsn),
         )
         self._meters = Meters()
@@ -174,6 +180,7 @@ class Custodian:
         self._loop.cancel()
         await self._models.end()
         await self._rounds.end()
+        await self._keeper.close()
         await self._audit.close()
         await self._database.close()
 
@@ -196,6 +203,13 @@ class Meters:
         self._models = Gauge(
             "medrec_model_faulty", "1 if the current version is faulty.", ("model",)
         )
+        self._blobs = {
+            "missing": Gauge("medrec_blobs_missing", "Blobs that this cell lacks.", ()),
+            "single": Gauge("medrec_blobs_single", "Blobs that are on one machine only.", ()),
+            "corrupt": Gauge("medrec_blobs_corrupt", "Blobs that are damaged in this cell.", ()),
+        }
+        self._fetched = Counter("medrec_blobs_fetched", "Blobs fetched from the other cell.", ())
+        self._told_fetched = 0
         self._told: dict[str, tuple[int, int]] = {}
 
     def show_models(self, faulty: Mapping[str, float]) -> None:
@@ -210,6 +224,7 @@ class Meters:
         self._stuck.set(report["jobs"]["chain-outbox"]["figures"].get("stuck", 0))
         self._journal.set(audit.journal_bytes)
         self._lag.set(audit.journal_lag_s)
+        self._show_blobs(report["jobs"]["reconcile-blobs"]["figures"])
         for name, account in report["jobs"].items():
             runs, failures = self._told.get(name, (0, 0))
             if account["runs"] > runs:
@@ -219,3 +234,12 @@ class Meters:
             self._told[name] = (account["runs"], account["failures"])
             if account["last_success"] is not None:
                 self._success.set(account["last_success"], {"job": name})
+
+    def _show_blobs(self, figures: dict[str, int]) -> None:
+        for name, gauge in self._blobs.items():
+            # Nothing is said before the first comparison: 0 would be a claim.
+            if name in figures:
+                gauge.set(figures[name])
+        if (fetched := figures.get("fetched", 0)) > self._told_fetched:
+            self._fetched.inc(fetched - self._told_fetched)
+            self._told_fetched = fetched

@@ -9,6 +9,7 @@ from configs.args import DataArgs
 from deployments.data.accounts import purge as accounts
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch, sweep
+from deployments.data.blobs.keeping import Keeper
 from deployments.data.blobs.sweep import sweep as sweep_blobs
 from deployments.data.database import Database
 from deployments.data.interactions import retention
@@ -20,16 +21,25 @@ Figures = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One duty. `run` is given a moment of `time.monotonic()` by which it must be done."""
+    """One duty. `run` is given a moment of `time.monotonic()` by which it must be done.
+
+    `everywhere`: each cell does it for itself; the others are done where the lead is.
+    """
 
     name: str
     every_s: float
     deadline_s: float
     run: Callable[[float], Awaitable[Figures]]
+    everywhere: bool = False
 
 
 def jobs(
-    args: DataArgs, database: Database, audit: Audit, watch: Watch, places: Places
+    args: DataArgs,
+    database: Database,
+    audit: Audit,
+    watch: Watch,
+    places: Places,
+    keeper: Keeper,
 ) -> tuple[Job, ...]:
     """Every job there is; each is safe to repeat and to break off."""
 
@@ -62,6 +72,9 @@ def jobs(
         swept = await sweep_blobs(database, places.blobs, deadline=deadline)
         return {"parts": swept.parts, "orphans": swept.orphans}
 
+    async def reconcile_blobs(deadline: float) -> Figures:
+        return await keeper.lap()
+
     return (
         Job("chain-outbox", 5.0, 30.0, chain_outbox),
         Job("verify-chain", 5.0, 30.0, verify_chain),
@@ -69,5 +82,7 @@ def jobs(
         Job("purge-texts", 600.0, 300.0, purge_texts),
         Job("purge-accounts", 600.0, 60.0, purge_accounts),
         Job("purge-records", 3600.0, 120.0, purge_records),
-        Job("sweep-uploads", 3600.0, 600.0, sweep_uploads),
+        Job("sweep-uploads", 3600.0, 600.0, sweep_uploads, everywhere=True),
+        # Its waits are bounded one by one; a large blob takes the time that it takes.
+        Job("reconcile-blobs", 5.0, 7200.0, reconcile_blobs, everywhere=True),
     )

@@ -1,4 +1,6 @@
-"""What failed uploads leave is removed: temporary files nobody writes, files without a row."""
+"""What is left over is removed: temporary files nobody writes, files without a row, and, after a week,
+damaged files that a good one has replaced. Each cell sweeps its own folder.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from deployments.data.blobs.disk import PARTS, SUFFIX, is_written
 from deployments.data.database import Database
 
 OLDER_THAN_S = 3600.0
+ASIDE_S = 7 * 86_400.0
 _BATCH = 500
 _FEW = 16
 
@@ -41,6 +44,7 @@ async def sweep(
     """
     before = time.time() - older_than_s
     parts = await asyncio.to_thread(_remove_stale_parts, folder, before)
+    await asyncio.to_thread(_remove_set_aside, folder, time.time() - ASIDE_S)
     names = await asyncio.to_thread(lambda: list(_published(folder, before)))
     orphans: list[str] = []
     for start in range(0, len(names), _BATCH):
@@ -54,7 +58,7 @@ async def sweep(
         _log.critical("%s", reason)
         return Swept(len(names), parts, 0, reason)
     for name in orphans:
-        await asyncio.to_thread(files.remove, files.path_of(folder, name))
+        await asyncio.to_thread(files.remove, folder, name)
     if parts or orphans:
         _log.warning("removed %d stale uploads and %d orphaned blobs", parts, len(orphans))
     return Swept(len(names), parts, len(orphans))
@@ -71,6 +75,12 @@ def _remove_stale_parts(folder: Path, before: float) -> int:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def _remove_set_aside(folder: Path, before: float) -> None:
+    for path in (folder / files.CORRUPT).glob("*"):
+        if path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
 
 
 def _published(folder: Path, before: float) -> Iterator[str]:

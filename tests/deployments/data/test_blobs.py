@@ -403,11 +403,15 @@ async def test_sweeping_removes_rests_and_leaves_what_is_owned_or_young(
     stale = folder / PARTS / part_name("stale", 100)
     stale.write_bytes(b"x")
     os.utime(stale, (1, 1))
+    (folder / files.CORRUPT).mkdir()
+    for name, moment in (("long mended", 1.0), ("just mended", time.time())):
+        (folder / files.CORRUPT / name).write_bytes(b"x")
+        os.utime(folder / files.CORRUPT / name, (moment, moment))
 
     swept = await sweep(database, folder, deadline=deadline())
     assert (swept.looked_at, swept.parts, swept.orphans, swept.refused) == (2, 1, 1, "")
     names = {path.name for path in left_in(folder)}
-    assert names == {owned.name, young.name}
+    assert names == {owned.name, young.name, "just mended"}
     again = await sweep(database, folder, deadline=deadline())
     assert (again.parts, again.orphans) == (0, 0)
 

@@ -15,6 +15,7 @@ from deployments.cell.state import Home
 from deployments.data import custodian as module
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
+from deployments.data.blobs.keeping import Keeper
 from deployments.data.custodian import Rounds
 from deployments.data.database import Database
 from deployments.data.errors import StoreUnavailable
@@ -58,13 +59,16 @@ async def test_every_real_job_does_its_work_on_a_fresh_database(
     database: Database, dsns: tuple[str, str], tmp_path: Path
 ) -> None:
     args = DataArgs()
-    where = places(args.records, Home(tmp_path))
+    home = Home(tmp_path)
+    where = places(args.records, home)
     audit, watch = Audit(database, where.journal), Watch()
     await audit.start()
-    duties = jobs(args, database, audit, watch, where)
+    keeper = Keeper(args.records, database, where.blobs, home)
+    duties = jobs(args, database, audit, watch, where, keeper)
     rounds = Rounds(duties, Leadership(dsns[0]))
     for job in duties:
         await rounds.run(job)
+    await keeper.close()
     await audit.close()
     assert {name: account.error for name, account in rounds.accounts.items()} == {
         job.name: "" for job in duties

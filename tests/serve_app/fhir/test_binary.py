@@ -20,6 +20,7 @@ from starlette.types import Message
 from configs.args import Limits, RecordsArgs
 from deployments.data.audit.chain import Audit
 from deployments.data.blobs import Blobs
+from deployments.data.blobs.threads import DiskThreads
 from deployments.data.database import Database
 from deployments.data.errors import CommitUnknown, StoreUnavailable
 from deployments.data.records.store import Records
@@ -513,13 +514,13 @@ async def test_no_more_is_read_than_is_stored(ward: Ward, monkeypatch: pytest.Mo
     """Backpressure: the sender is not asked for more while the disk is busy."""
     asked = 0
     gate = asyncio.Event()
-    real = Blobs._run
+    real = DiskThreads.run
 
-    async def slow(self: Blobs, work: Any, *arguments: Any) -> Any:
+    async def slow(self: DiskThreads, work: Any, *arguments: Any) -> Any:
         await gate.wait()
         return await real(self, work, *arguments)
 
-    monkeypatch.setattr(Blobs, "_run", slow)
+    monkeypatch.setattr(DiskThreads, "run", slow)
 
     async def eager() -> Message:
         nonlocal asked
