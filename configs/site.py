@@ -42,6 +42,9 @@ class Host(Strict):
     priority: Annotated[int, Field(ge=1, le=254)] = Field(
         default=100, description="An edge's VRRP priority; the larger has the address."
     )
+    memory_gb: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Memory of a cell's machine in GB; the plan's unless given."
+    )
     home: str = Field(default="/opt/medical-record/home", description="Folder of its files.")
     project: str = Field(
         default="/opt/medical-record/app", description="Folder of the program on it."
@@ -101,7 +104,7 @@ class Edge(Strict):
 class Database(Strict):
     """PostgreSQL under Patroni."""
 
-    ttl_s: Annotated[int, Field(ge=10)] = Field(
+    ttl_s: Annotated[int, Field(ge=20)] = Field(
         default=20, description="Seconds that a leader's lease lasts without renewal."
     )
     loop_wait_s: Annotated[int, Field(ge=1)] = Field(

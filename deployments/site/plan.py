@@ -74,8 +74,8 @@ class HostPlan:
 
     @property
     def database(self) -> Path:
-        """PostgreSQL's data folder under Patroni."""
-        return self.home.path / "postgres"
+        """PostgreSQL's data folder under Patroni, in a folder of its account's own."""
+        return self.home.path / "postgres" / "data"
 
     @property
     def etcd_config(self) -> Path:
