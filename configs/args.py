@@ -253,6 +253,45 @@ class OtherHosts(Strict):
         return self
 
 
+class AlertsArgs(Strict):
+    """Critical alerts: who is called when, and by which limits a value raises one by itself."""
+
+    severities: Annotated[list[Literal["critical", "high"]], Field(min_length=1)] = Field(
+        default=["critical", "high"],
+        description="Severities that can be raised here; in emergency `critical` alone.",
+    )
+    rules: str | None = Field(
+        default=None,
+        description="YAML file of the limits that raise an alert as an Observation is written; "
+        "`configs/alert_rules.yaml` unless given.",
+    )
+    fresh_s: Seconds = Field(
+        default=86400.0, description="Seconds after which a measured value raises nothing any more."
+    )
+    critical_s: Seconds = Field(
+        default=120.0, description="Seconds until an unacknowledged critical alert calls others."
+    )
+    high_s: Seconds = Field(
+        default=300.0, description="Seconds until an unacknowledged high alert calls others."
+    )
+    again_s: Seconds = Field(
+        default=300.0, description="Seconds between further calls of an unacknowledged alert."
+    )
+    reminders: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=12, description="Calls that are repeated once everybody has been called."
+    )
+    max_streams: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=256, description="Open alert streams of one API replica; over it: 503."
+    )
+    max_streams_per_person: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Open alert streams of one account in one API replica; over it: 429."
+    )
+
+    def first_s(self, severity: Literal["critical", "high"]) -> float:
+        """Seconds until an alert that nobody acknowledges calls others for the first time."""
+        return self.critical_s if severity == "critical" else self.high_s
+
+
 class RecordsArgs(Strict):
     """Where records lie and by which rules. The applications `api` and `data` are given the same."""
 
@@ -313,6 +352,7 @@ class RecordsArgs(Strict):
     sign_in: SignIn = Field(default=SignIn(), description="Sign-in, sessions and tokens.")
     retention: Retention = Field(default=Retention(), description="Limits of storage.")
     others: OtherHosts = Field(default=OtherHosts(), description="The other hosts of the site.")
+    alerts: AlertsArgs = Field(default=AlertsArgs(), description="Critical alerts.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> RecordsArgs:

@@ -65,7 +65,8 @@ def build(args: dict[str, Any] | ApiArgs) -> serve.Application:
         NAME,
         api.replicas,
         api.resources,
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        # Streams of alerts stay open, and must not take the place of requests.
+        max_ongoing_requests=MAX_ONGOING_REQUESTS + api.records.alerts.max_streams,
         max_queued_requests=MAX_QUEUED_REQUESTS,
         request_timeout_s=api.limits.request_timeout_s,
     )

@@ -10,6 +10,9 @@ from configs.args import ApiArgs
 from deployments.ai.client import LanguageService
 from deployments.cell.state import Home
 from deployments.data.accounts.wiring import issuer_of, open_accounts
+from deployments.data.alerts.alerts import Alerts
+from deployments.data.alerts.feed import Feed
+from deployments.data.alerts.watch import RuleWatch
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.reader import AuditReader
 from deployments.data.blobs.store import Blobs
@@ -23,6 +26,9 @@ from deployments.data.records.store import Records
 from deployments.data.seal.sealer import Sealer
 from deployments.site.models.store import store_of
 from serve_app.ai.routes import ai_routes
+from serve_app.alerts.hub import Hub
+from serve_app.alerts.routes import alert_routes
+from serve_app.alerts.stream import Streams
 from serve_app.auth.routes import auth_routes
 from serve_app.break_glass import break_glass_routes
 from serve_app.chat.duties import Duties
@@ -44,7 +50,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     sealer = Sealer.load(at.secrets)
     database = Database(at.dsn, connections=rules.pool_connections, name="medrec-api")
     audit = Audit(database, at.journal, enabled=rules.audit)
-    records = Records(database, sealer, audit, rules)
+    records = Records(database, sealer, audit, rules, RuleWatch(sealer, audit, rules))
     accounts = open_accounts(
         rules.sign_in,
         issuer_of(rules.sign_in, home),
@@ -57,6 +63,19 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     switches = Switches(database, audit, home.path / SWITCHES_FILE)
     decisions = Decisions(database, sealer, audit)
     blobs = Blobs(sealer, at.blobs, rules)
+    alerts = Alerts(database, sealer, audit, rules)
+    hub = Hub(
+        max_streams=rules.alerts.max_streams, max_per_person=rules.alerts.max_streams_per_person
+    )
+    feed = Feed(database, sealer, hub)
+    streams = Streams(
+        alerts,
+        feed,
+        hub,
+        accounts.authority,
+        lasts_s=args.limits.request_timeout_s,
+        deadline_s=rules.deadline_s,
+    )
     max_body_bytes = args.limits.max_body_bytes
 
     def add_internal(app: FastAPI) -> None:
@@ -65,6 +84,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     def add_records(app: FastAPI) -> None:
         app.include_router(auth_routes(accounts))
         app.include_router(break_glass_routes(records.break_glass))
+        app.include_router(alert_routes(alerts, streams))
         app.include_router(ai_routes(decisions, switches, step_up_s=rules.sign_in.step_up_s))
         # Binary's paths have a shape that FHIR's general ones would take for theirs.
         app.include_router(
@@ -88,6 +108,8 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             ledger,
             _BlobsPart(blobs),
             DataGauges(audit, database, blobs),
+            feed,
+            hub,
         ),
         deadline_s=rules.deadline_s,
         callers=frozenset(rules.others.callers),

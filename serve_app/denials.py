@@ -31,7 +31,12 @@ class Denials:
     async def record(self, scope: Scope, status: int, code: str) -> None:
         """Put a refusal on record; raises `StoreUnavailable` where that is not possible."""
         route = getattr(scope.get("route"), "path", "")
-        details = {"status": status, "code": code, "method": scope["method"], "route": route}
+        details = {
+            "status": status,
+            "code": code,
+            "method": scope.get("method", "GET"),
+            "route": route,
+        }
         caller = scope.get(CALLER)
         if caller is not None:
             await self._journal.journal(entry_of(caller, "access", "denied", **details))

@@ -49,6 +49,7 @@ class HttpError(Exception):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+    headers: tuple[Header, ...] = ()
 
     def __init__(
         self,
@@ -101,6 +102,14 @@ class BodyTooSlow(HttpError):
 
     status = 408
     code = "request_timeout"
+
+
+class UpgradeRequired(HttpError):
+    """The caller's fault: this path speaks WebSocket."""
+
+    status = 426
+    code = "upgrade_required"
+    headers = ((b"upgrade", b"websocket"),)
 
 
 class NotReady(HttpError):
@@ -235,6 +244,7 @@ def answer_for(error: BaseException | Failure, request_id: str) -> ErrorAnswer:
             message=error.message,
             param=error.param,
             retry_after_s=error.retry_after_s,
+            headers=error.headers if isinstance(error, HttpError) else (),
         )
     if isinstance(error, DataError):
         server = "server_error" if error.status >= 500 else "invalid_request_error"

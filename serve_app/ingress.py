@@ -5,12 +5,14 @@ Serve loads them by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.ingress
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import ErrorAnswer, Header, Surface, report_unexpected, surface_of
 from serve_app.flow import Paced
-from serve_app.trace import request_id_from
+from serve_app.trace import HEADED, request_id_from
 
 # A caller could switch off Serve's time limit and its handling of disconnects by these.
 _STRIPPED = frozenset(
@@ -34,14 +36,15 @@ def middlewares() -> list[Middleware]:
 class ServeAnswers:
     """ASGI middleware around Serve's server: one valid `x-request-id`, and errors in one shape.
 
-    Serve answers some errors itself, in plain text: no replica, a full queue, a time limit.
+    Serve answers some errors itself, in plain text: no replica, a full queue, a time limit. To a
+    WebSocket it sends them as it would to a request, which no server takes: they are put right here.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+        if scope["type"] not in ("http", "websocket") or scope["path"].startswith("/-/"):
             await self.app(scope, receive, send)
             return
         request_id, _ = request_id_from(scope["headers"])
@@ -49,6 +52,7 @@ class ServeAnswers:
         id_header = (b"x-request-id", request_id.encode("ascii"))
         kept = [header for header in scope["headers"] if _acceptable(header)]
         scope = {**scope, "headers": [*kept, id_header]}
+        prefix = "websocket." if scope["type"] == "websocket" else ""
         started = replaced = False
 
         async def send_shaped(message: Message) -> None:
@@ -56,23 +60,28 @@ class ServeAnswers:
             started = True
             if replaced:
                 return
-            if message["type"] == "http.response.start":
+            if message["type"] in HEADED:
                 headers = [h for h in message.get("headers", ()) if h[0].lower() != b"x-request-id"]
-                status = message["status"]
+                status = message.get("status", 101)
                 if status >= 400 and not _is_json(headers):
                     replaced = True
-                    await _send_shaped(surface, status, headers, id_header, send)
+                    await _send_shaped(surface, status, headers, id_header, send, prefix)
                     return
                 message = {**message, "headers": [*headers, id_header]}
             await send(message)
 
         try:
             await self.app(scope, receive, send_shaped)
+        except asyncio.CancelledError:
+            # Serve raises it for a client that left, and the server would log that as a failure.
+            task = asyncio.current_task()
+            if not prefix or task is None or task.cancelling():
+                raise
         except Exception as error:
             # Serve's server would log the exception with its message, and answer in plain text.
             report_unexpected(error, request_id)
             if not started:
-                await _send_shaped(surface, 500, [], id_header, send)
+                await _send_shaped(surface, 500, [], id_header, send, prefix)
 
 
 def _acceptable(header: Header) -> bool:
@@ -87,7 +96,12 @@ def _is_json(headers: list[Header]) -> bool:
 
 
 async def _send_shaped(
-    surface: Surface, status: int, headers: list[Header], id_header: Header, send: Send
+    surface: Surface,
+    status: int,
+    headers: list[Header],
+    id_header: Header,
+    send: Send,
+    prefix: str,
 ) -> None:
     unknown = ("server_error", "internal_error", "The server failed at this request.")
     kind, code, message = _ANSWERS.get(status, unknown)
@@ -98,5 +112,6 @@ async def _send_shaped(
     own = [h for h in answer.response_headers(surface) if not given or h[0] != b"retry-after"]
     length = (b"content-length", b"%d" % len(body))
     all_headers = [*own, *given, length, id_header]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body})
+    start, rest = f"{prefix}http.response.start", f"{prefix}http.response.body"
+    await send({"type": start, "status": status, "headers": all_headers})
+    await send({"type": rest, "body": body})

@@ -9,6 +9,7 @@ import logging
 import time
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.denials import Denials
@@ -22,9 +23,11 @@ from serve_app.errors import (
     surface_of,
 )
 from serve_app.metrics import Meters
-from serve_app.trace import Trace, trace_of
+from serve_app.trace import HEADED, Trace, trace_of
 
 CLIENT_CLOSED = 499
+SWITCHING = 101
+_INTERNAL_ERROR = 1011
 _DENIED = (401, 403)
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -32,18 +35,23 @@ MAX_HEADER_BYTES = 32 * 1024
 _access = logging.getLogger("medrec.access")
 
 
-async def send_error(answer: ErrorAnswer, send: Send, surface: Surface) -> None:
-    """Send `answer` as a whole response, in the shape of `surface`."""
+async def send_error(answer: ErrorAnswer, send: Send, surface: Surface, prefix: str = "") -> None:
+    """Send `answer` as a whole response, in the shape of `surface`.
+
+    `prefix` is `websocket.` where a WebSocket is refused before it began.
+    """
     body = answer.body(surface)
     headers = [*answer.response_headers(surface), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    start, rest = f"{prefix}http.response.start", f"{prefix}http.response.body"
+    await send({"type": start, "status": answer.status, "headers": headers})
+    await send({"type": rest, "body": body})
 
 
 class Errors:
     """ASGI middleware: whatever is raised inside becomes an answer in the surface's error shape.
 
-    A refusal for want of a right is put on record before it is told.
+    A refusal for want of a right is put on record before it is told. A WebSocket is refused by the
+    same answers until it is accepted.
     """
 
     def __init__(self, app: ASGIApp, *, denials: Denials) -> None:
@@ -51,13 +59,17 @@ class Errors:
         self._denials = denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        is_websocket = scope["type"] == "websocket"
         started = False
 
         async def send_and_note(message: Message) -> None:
             nonlocal started
+            if message["type"] == "websocket.close" and not started:
+                # How a router says that there is no such path.
+                raise HTTPException(404)
             started = True
             await send(message)
 
@@ -75,8 +87,11 @@ class Errors:
             trace.code = answer.code
             if started:
                 # The response cannot be completed; returning makes the server drop the connection.
+                if is_websocket:
+                    await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
                 return
-            await send_error(answer, send, surface_of(scope["path"]))
+            prefix = "websocket." if is_websocket else ""
+            await send_error(answer, send, surface_of(scope["path"]), prefix)
 
     async def _recorded(self, answer: ErrorAnswer, scope: Scope) -> ErrorAnswer:
         """The same answer once it is on record, or the one that says why it cannot be."""
@@ -106,15 +121,15 @@ class AccessLog:
         self.meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         status = CLIENT_CLOSED
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in HEADED:
+                status = message.get("status", SWITCHING)
             await send(message)
 
         try:
@@ -125,7 +140,9 @@ class AccessLog:
             route = _route_template(scope)
             self.meters.request_ended(trace, route, status, duration_s)
             if _access.isEnabledFor(logging.INFO):
-                _access.info("%s", _line(trace, scope["method"], route, status, duration_s))
+                _access.info(
+                    "%s", _line(trace, scope.get("method", "GET"), route, status, duration_s)
+                )
 
 
 def _route_template(scope: Scope) -> str:

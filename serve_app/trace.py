@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import Header
 
+# The messages that carry an answer's headers, of HTTP and of a WebSocket's beginning.
+HEADED = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -60,7 +62,7 @@ class RequestIds:
         self.echoed_outside = echoed_outside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         request_id, given = request_id_from(scope["headers"])
@@ -71,7 +73,7 @@ class RequestIds:
         header = (b"x-request-id", request_id.encode("ascii"))
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in HEADED:
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 

@@ -18,6 +18,7 @@ from ray.util.metrics import Counter, Gauge
 from configs.args import DataArgs
 from deployments.cell.state import home
 from deployments.data.accounts.demo import refuse_demo
+from deployments.data.alerts.alert import SEVERITIES
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
 from deployments.data.blobs.keeping import Keeper
@@ -210,6 +211,12 @@ class Meters:
         }
         self._fetched = Counter("medrec_blobs_fetched", "Blobs fetched from the other cell.", ())
         self._told_fetched = 0
+        self._alerts = Gauge("medrec_alerts_open", "Alerts that are not resolved.", ("severity",))
+        self._unacknowledged = Gauge(
+            "medrec_alerts_unacknowledged_age_s", "Age of the oldest unacknowledged alert.", ()
+        )
+        self._escalated = Counter("medrec_alerts_escalated", "Calls beyond an alert's first.", ())
+        self._calls = 0
         self._told: dict[str, tuple[int, int]] = {}
 
     def show_models(self, faulty: Mapping[str, float]) -> None:
@@ -225,6 +232,7 @@ class Meters:
         self._journal.set(audit.journal_bytes)
         self._lag.set(audit.journal_lag_s)
         self._show_blobs(report["jobs"]["reconcile-blobs"]["figures"])
+        self._show_alerts(report["jobs"]["escalate-alerts"]["figures"], leads=report["leads"])
         for name, account in report["jobs"].items():
             runs, failures = self._told.get(name, (0, 0))
             if account["runs"] > runs:
@@ -243,3 +251,14 @@ class Meters:
         if (fetched := figures.get("fetched", 0)) > self._told_fetched:
             self._fetched.inc(fetched - self._told_fetched)
             self._told_fetched = fetched
+
+    def _show_alerts(self, figures: Figures, *, leads: bool) -> None:
+        """Only who leads knows them; two custodians together must not count an alert twice."""
+        for severity in SEVERITIES:
+            count = figures.get(f"open_{severity}", 0) if leads else 0
+            self._alerts.set(count, {"severity": severity})
+        self._unacknowledged.set(figures.get("unacknowledged_age_s", 0) if leads else 0)
+        calls = figures.get("escalated", 0)
+        if calls > self._calls:
+            self._escalated.inc(calls - self._calls)
+            self._calls = calls

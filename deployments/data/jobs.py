@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs.args import DataArgs
 from deployments.data.accounts import purge as accounts
+from deployments.data.alerts.escalation import Escalation
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch, sweep
 from deployments.data.blobs.keeping import Keeper
@@ -75,7 +76,10 @@ def jobs(
     async def reconcile_blobs(deadline: float) -> Figures:
         return await keeper.lap()
 
+    escalation = Escalation(database, audit, args.records)
+
     return (
+        Job("escalate-alerts", 3.0, 30.0, escalation.run),
         Job("chain-outbox", 5.0, 30.0, chain_outbox),
         Job("verify-chain", 5.0, 30.0, verify_chain),
         Job("close-abandoned", 60.0, 60.0, close_abandoned),

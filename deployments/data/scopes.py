@@ -23,7 +23,7 @@ RESOURCE_TYPES = (
 )
 WORDS = (
     *("ai", "ai:decide", "ai:emergency", "ai:switch", "break-glass", "break-glass:review"),
-    *("admin", "audit:verify"),
+    *("alerts", "alerts:raise", "admin", "audit:verify"),
 )
 Letter = Literal["c", "r", "u", "d", "s"]
 Compartment = Literal["care", "all", "none"]
@@ -39,13 +39,16 @@ def _user(*grants: str) -> frozenset[str]:
 
 ROLE_SCOPES: Mapping[Role, frozenset[str]] = MappingProxyType(
     {
-        "physician": _user("*.cruds", "ai", "ai:decide", "ai:emergency", "break-glass"),
+        "physician": _user(
+            *("*.cruds", "ai", "ai:decide", "ai:emergency", "break-glass"),
+            *("alerts", "alerts:raise"),
+        ),
         "nurse": _user(
             *("Patient.rus", "Encounter.crus", "Observation.cruds", "MedicationStatement.crus"),
             *("AllergyIntolerance.crus", "Condition.rs", "MedicationRequest.rs"),
             *("DiagnosticReport.rs", "DocumentReference.crs", "Binary.cr", "Consent.crs"),
             *("Provenance.crs", "Practitioner.rs", "Organization.rs"),
-            *("ai", "ai:decide", "ai:emergency", "break-glass"),
+            *("ai", "ai:decide", "ai:emergency", "break-glass", "alerts", "alerts:raise"),
         ),
         "analyst": _user("Practitioner.rs", "Organization.rs", "ai"),
         "auditor": _user("AuditEvent.rs", "break-glass:review", "audit:verify"),

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from configs.args import RecordsArgs, SignIn
 from deployments.data.accounts.origin import Origin
-from deployments.data.errors import DataError, Forbidden, Invalid, Unauthenticated
+from deployments.data.errors import Forbidden, Invalid, Unauthenticated
 from deployments.data.principal import Caller, Principal
 from serve_app.internal.gate import admit, is_internal
 from serve_app.trace import Trace
@@ -34,8 +34,8 @@ OPEN_PATHS = frozenset(
     )
 )
 _OPEN_BELOW = ("/health/", "/.well-known/")
-_POLICY_VIOLATION = 1008
 _TOKEN = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]+)")
+_OFFERED = "bearer."
 _IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _PRODUCT = re.compile(rb"[A-Za-z0-9._-]{1,40}(?:/[A-Za-z0-9._-]{1,20})?")
 
@@ -72,13 +72,7 @@ class SignedIn:
             admit(scope, self._callers)
             await self.app(scope, receive, send)
             return
-        try:
-            scope[CALLER] = await self._caller(scope)
-        except DataError:
-            if kind != "websocket":
-                raise
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            return
+        scope[CALLER] = await self._caller(scope)
         await self.app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:
@@ -122,8 +116,14 @@ def require_step_up(caller: Caller, within_s: float = SignIn().step_up_s) -> Non
 
 
 def bearer_of(scope: Scope) -> str:
-    """The one bearer token of a request. Raises `Unauthenticated`."""
+    """The one bearer token of a request. Raises `Unauthenticated`.
+
+    A browser's WebSocket cannot send headers: it may offer the subprotocol `bearer.<token>` instead.
+    """
     given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not given and scope["type"] == "websocket":
+        offered = [each for each in scope.get("subprotocols") or () if each.startswith(_OFFERED)]
+        given = [f"Bearer {each.removeprefix(_OFFERED)}".encode() for each in offered]
     if not given:
         raise _without_credentials()
     found = _TOKEN.fullmatch(given[0].strip()) if len(given) == 1 else None

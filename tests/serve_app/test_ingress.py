@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import httpx
 import pytest
 from ray.serve._private.http_util import RequestIdMiddleware, validate_http_proxy_callback_return
@@ -103,3 +106,53 @@ async def test_an_exception_within_serve_is_answered_and_not_raised() -> None:
     assert connection.status == 500
     assert b"internal_error" in connection.body
     assert b"Maria" not in connection.body
+
+
+async def spoken(answer: Receive | None = None, *messages: dict[str, object]) -> list[Any]:
+    """What a WebSocket's server is given when Serve's server sends these."""
+    sent: list[Any] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        if answer is not None:
+            await answer()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/v1/alerts/stream", "headers": []}
+    await ServeAnswers(serve)(scope, receive, send)
+    return sent
+
+
+async def test_what_serve_answers_to_a_websocket_becomes_an_answer_that_its_server_takes() -> None:
+    start = {"type": "http.response.start", "status": 429, "headers": [(b"retry-after", b"7")]}
+    begun, rest = await spoken(None, start, {"type": "http.response.body", "body": b"busy"})
+    assert (begun["type"], begun["status"]) == ("websocket.http.response.start", 429)
+    assert (b"retry-after", b"7") in begun["headers"]
+    assert [name for name, _ in begun["headers"]].count(b"x-request-id") == 1
+    assert rest["type"] == "websocket.http.response.body"
+    assert b"rate_limit_exceeded" in rest["body"]
+
+
+async def test_an_accepted_websocket_bears_the_requests_id_and_its_end_is_no_failure() -> None:
+    async def client_left() -> Any:
+        raise asyncio.CancelledError
+
+    (accepted,) = await spoken(client_left, {"type": "websocket.accept"})
+    assert [name for name, _ in accepted["headers"]] == [b"x-request-id"]
+
+
+async def test_a_cancellation_from_outside_is_not_swallowed() -> None:
+    async def forever() -> Any:
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(spoken(forever, {"type": "websocket.accept"}))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

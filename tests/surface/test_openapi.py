@@ -20,7 +20,7 @@ EXAMPLES = 6
 SECONDS = 240.0
 SCOPES = (
     "system/*.cruds ai ai:decide ai:emergency ai:switch break-glass break-glass:review admin "
-    "audit:verify"
+    "audit:verify alerts alerts:raise"
 )
 checks.load_all_checks()
 CHECKS: list[Any] = [
@@ -132,6 +132,7 @@ def test_every_route_of_the_application_is_described(world: World) -> None:
         *("/v1/chat/completions", "/v1/models", "/fhir", "/fhir/metadata", "/fhir/{type}"),
         *("/fhir/{type}/{id}", "/fhir/{type}/{id}/_history", "/fhir/Patient/{id}/$everything"),
         *("/v1/auth/token", "/v1/auth/refresh", "/v1/auth/logout", "/v1/ai/decisions"),
+        *("/v1/alerts", "/v1/alerts/stream", "/v1/alerts/{id}", "/v1/alerts/{id}/acknowledge"),
         *("/v1/break-glass", "/health/live", "/health/ready", "/metrics"),
     ):
         assert path in described, path

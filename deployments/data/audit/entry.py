@@ -26,6 +26,7 @@ ACTIONS = (
     *("transaction", "upload", "download", "export", "erase", "purge"),
     *("ai-request", "ai-answer", "ai-decision", "ai-switch"),
     *("break-glass", "break-glass-review", "consent-refusal"),
+    *("alert-raise", "alert-delivery", "alert-acknowledge", "alert-escalate", "alert-resolve"),
     *("account-change", "key-change", "seal", "audit-read", "audit-verify", "audit-anchor"),
     *("start", "stop", "configuration", "migration"),
 )

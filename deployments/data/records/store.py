@@ -25,7 +25,7 @@ from deployments.data.records.search import SearchPage, SearchQuery
 from deployments.data.records.shapes import COMPARTMENT_TYPES, BundleEntry, Stored, Written
 from deployments.data.records.trail import Trail
 from deployments.data.records.transactions import Transaction
-from deployments.data.records.writes import Beside, Writes
+from deployments.data.records.writes import Beside, Watch, Writes
 from deployments.data.records.writing import Writer, check_id
 from deployments.data.seal.sealer import Sealer
 
@@ -38,12 +38,20 @@ _EXPORT_PAGE = 200
 class Records:
     """The records of every organisation, as one process reaches them."""
 
-    def __init__(self, database: Database, sealer: Sealer, audit: Audit, args: RecordsArgs) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        audit: Audit,
+        args: RecordsArgs,
+        watch: Watch | None = None,
+    ) -> None:
+        """`watch` sees every version in the transaction that writes it."""
         self._trail = Trail(audit, enabled=args.audit)
         self._access = Access(database, self._trail)
         self.break_glass = BreakGlass(database, sealer, audit, args)
         self._reader = Reader(sealer)
-        self._writes = Writes(Writer(sealer, args), self._reader, self._trail, sealer)
+        self._writes = Writes(Writer(sealer, args), self._reader, self._trail, sealer, watch)
 
     async def create(
         self,

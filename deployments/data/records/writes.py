@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -25,11 +25,26 @@ Beside = Callable[[Connection, Stored], Awaitable[None]]
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
+class Watch(Protocol):
+    """Looks at what is written, inside its transaction; see deployments/data/alerts/watch.py."""
+
+    async def written(self, connection: Connection, caller: Caller, stored: Stored) -> list[UUID]:
+        """Add to the transaction what the version calls for; returns the audit entries staged."""
+
+
 class Writes:
     """What `Records` and its transactions do inside a database transaction."""
 
-    def __init__(self, writer: Writer, reader: Reader, trail: Trail, sealer: Sealer) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Reader,
+        trail: Trail,
+        sealer: Sealer,
+        watch: Watch | None = None,
+    ) -> None:
         self.writer = writer
+        self._watch = watch
         self._reader = reader
         self._trail = trail
         self._sealer = sealer
@@ -177,7 +192,7 @@ class Writes:
         change: Change,
         **details: Any,
     ) -> None:
-        """The audit entry of a change, in its own transaction."""
+        """The audit entry of a change, in its own transaction, and what it calls for."""
         stored = change.stored
         staged += await self._trail.stage(
             connection,
@@ -190,6 +205,8 @@ class Writes:
             sha256=change.sha256,
             **details,
         )
+        if self._watch is not None:
+            staged += await self._watch.written(connection, caller, stored)
 
     async def stage_read(
         self,

@@ -44,4 +44,5 @@ SEALED_TABLES = (
     SealedTable("records", "break_glass_review"),
     SealedTable("records", "blob"),
     SealedTable("interactions", "short_lived"),
+    SealedTable("alerts", "alert"),
 )

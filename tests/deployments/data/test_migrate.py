@@ -15,7 +15,7 @@ from deployments.data import migrate as module
 from deployments.data.migrate import LOCK, MigrationError, current, head, migrate
 from deployments.data.postgres import APPLICATION, OWNER, LocalServer
 
-SCHEMAS = ("records", "audit", "accounts", "interactions")
+SCHEMAS = ("records", "audit", "accounts", "interactions", "alerts")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def empty(postgres: LocalServer) -> Iterator[str]:
 
 
 def test_an_empty_database_comes_to_the_head_and_stays_there(empty: str) -> None:
-    assert migrate(empty) == head() == "0007"
+    assert migrate(empty) == head() == "0008"
     assert migrate(empty) == head()
     with psycopg.connect(empty) as connection:
         assert current(connection) == head()

@@ -136,21 +136,38 @@ def test_sensitive_acts_need_a_fresh_sign_in_of_a_person() -> None:
         assert caught.value.code == "step_up_required"
 
 
-async def test_a_websocket_without_credentials_is_closed(surface: Surface) -> None:
-    sent: list[Any] = []
+async def test_a_websocket_needs_credentials_as_a_request_does_and_may_offer_them(
+    surface: Surface,
+) -> None:
+    let_through: list[Scope] = []
 
-    async def app(*_: Any) -> None:
-        sent.append("let through")
+    async def app(scope: Scope, *_: Any) -> None:
+        let_through.append(scope)
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        raise AssertionError(message)
 
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
     guarded = guard.SignedIn(app, authority=surface.accounts.authority, deadline_s=10)
-    await guarded({**scope_of(), "type": "websocket"}, receive, send)
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    bare = {**scope_of(), "type": "websocket"}
+    for offered in (
+        [],
+        ["bearer."],
+        ["bearer.nobody"],
+        ["medrec.alerts"],
+        ["bearer.a", "bearer.b"],
+    ):
+        with pytest.raises(Unauthenticated):
+            await guarded({**bare, "subprotocols": offered}, receive, send)
+    assert let_through == []
+    key = await surface.desk.create_key("test", parse("ai"), "hospital")
+    await guarded({**bare, "subprotocols": ["medrec.alerts", f"bearer.{key}"]}, receive, send)
+    assert guard.caller_of(let_through[0]).principal.kind == "key"
+    # A request is not a browser's WebSocket: what it offers there is no credential.
+    with pytest.raises(Unauthenticated):
+        guard.bearer_of({**scope_of(), "subprotocols": [f"bearer.{key}"]})
 
 
 async def test_keys_open_what_they_are_for_until_they_are_revoked(surface: Surface) -> None:

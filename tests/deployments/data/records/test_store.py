@@ -480,7 +480,7 @@ async def test_no_marked_text_stands_in_any_row(house: House, owner: Owner) -> N
     await house.records.search(again(house.physician), parse("Patient", [("name", people.MARK)]))
     tables = owner.rows(
         "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables"
-        " WHERE schemaname IN ('records', 'audit', 'accounts', 'interactions')"
+        " WHERE schemaname IN ('records', 'audit', 'accounts', 'interactions', 'alerts')"
     )
     assert len(tables) > 15
     looked = 0

@@ -34,6 +34,11 @@ _BLOB = (
     " stored_size, sha256, key_id, wrapped_key)"
     " VALUES (%s, %s, 'hospital', 'Binary', %s, 1, 'text/plain', 1, 2, %s, %s, %s)"
 )
+_ALERT = (
+    "INSERT INTO alerts.alert (id, organization, severity, code, origin, raised_by, to_kind, to_role,"
+    " raised_at, state, sealed, key_id, wrapped_key) VALUES (%s, 'hospital', 'critical', 'fall',"
+    " 'staff', 'a', 'role', 'nurse', now(), 'raised', %s, %s, %s)"
+)
 _DATA = {"short_lived": "data", "blob": "NULL::bytea"}
 
 
@@ -63,13 +68,14 @@ def add(connection: psycopg.Connection[Any], sealer: Sealer, number: int) -> Non
     connection.execute(_GRANT, (grant, *parts(f"reason {number}")))
     connection.execute(_REVIEW, (grant, *parts(f"review {number}")))
     connection.execute(_SHORT_LIVED, (uuid.uuid4(), *parts(f"chat {number}")))
+    connection.execute(_ALERT, (uuid.uuid4(), *parts(f"alert {number}")))
     unique = uuid.uuid4()
     digest = unique.hex * 2
     key_id, wrapped = sealer.wrap(unique.bytes * 2)
     connection.execute(_BLOB, (digest, unique, name, digest, key_id, wrapped))
 
 
-PER_NUMBER = 8
+PER_NUMBER = 9
 
 
 def rows(connection: psycopg.Connection[Any]) -> list[Row]:

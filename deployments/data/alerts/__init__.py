@@ -1,0 +1,1 @@
+"""Critical alerts: raised by staff or by a rule, delivered, acknowledged, escalated, on record."""

@@ -1,0 +1,1 @@
+"""Alerts over HTTP, and as a stream over WebSocket."""
