@@ -46,6 +46,8 @@ class Cell:
     site: CellConfig
     tell: Tell
     interrupted: Callable[[], bool]
+    # In a site the host's own HAProxy stands before the API replicas, and outlives the cell.
+    behind_edge: bool = False
     ray_process: subprocess.Popen[bytes] | None = None
     database: Supervised = field(init=False)
     edge: Supervised = field(init=False)
@@ -207,7 +209,7 @@ class Cell:
 
     def _edge(self) -> haproxy.Edge | None:
         args = api_args(self.site)
-        if args is None:
+        if args is None or self.behind_edge:
             return None
         return haproxy.Edge(
             port=self.ports.public,

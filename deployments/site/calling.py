@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,27 @@ class Caller:
         permitted: tuple[int, ...] = (200,),
     ) -> Any:
         """The JSON that the host answers: GET, or POST with a `body`. Raises `CallFailed`."""
+        answer = await self._send(host, port, path, body=body, timeout_s=timeout_s)
+        try:
+            found = answer.json() if answer.content else None
+        except ValueError as error:
+            raise CallFailed(f"{host.name} answers no JSON") from error
+        if answer.status_code not in permitted:
+            raise CallFailed(f"{host.name} answers {answer.status_code}: {_words(found)}")
+        return found
+
+    async def post_text(
+        self, host: HostPlan, port: int, path: str, body: Any, *, timeout_s: float
+    ) -> str:
+        """POST to something that answers in words, as Patroni does. Raises `CallFailed`."""
+        answer = await self._send(host, port, path, body=body, timeout_s=timeout_s)
+        if answer.status_code not in (200, 202):
+            raise CallFailed(f"{host.name} answers {answer.status_code}: {answer.text.strip()}")
+        return answer.text.strip()
+
+    async def _send(
+        self, host: HostPlan, port: int, path: str, *, body: Any, timeout_s: float
+    ) -> httpx.Response:
         try:
             request = self._client.build_request(
                 "GET" if body is None else "POST",
@@ -55,13 +75,9 @@ class Caller:
                 extensions={"sni_hostname": host.name},
                 headers={"host": host.name},
             )
-            answer = await self._client.send(request)
-            found = answer.json() if answer.content else None
-        except (httpx.HTTPError, OSError, json.JSONDecodeError, ValueError) as error:
+            return await self._client.send(request)
+        except (httpx.HTTPError, OSError) as error:
             raise CallFailed(f"{host.name} does not answer: {type(error).__name__}") from error
-        if answer.status_code not in permitted:
-            raise CallFailed(f"{host.name} answers {answer.status_code}: {_words(found)}")
-        return found
 
 
 def _words(found: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from deployments.cell.ports import Ports
 from deployments.cell.state import HOME_VARIABLE
 from deployments.site.plan import HostPlan, Plan
 
@@ -46,9 +47,15 @@ def programs(plan: Plan, host: HostPlan, binaries: Mapping[str, str]) -> tuple[P
     if role in ("cell", "emergency"):
         after = ("haproxy", "patroni") if role == "cell" else ("haproxy",)
         found.append(
-            _medrec(host, "cell", "up", "--config", str(host.cell_config), "--behind-edge",
-                    after=after, stop_s=60.0)
-        )  # fmt: skip
+            _medrec(
+                host,
+                "cell",
+                *("up", "--config", str(host.cell_config), "--behind-edge"),
+                *("--port-offset", str(host.cell_ports.gcs - Ports().gcs)),
+                after=after,
+                stop_s=60.0,
+            )
+        )
     if role == "edge":
         found.append(
             _medrec(host, "steward", "site", "steward", "--host", host.name, after=("haproxy",))

@@ -22,6 +22,7 @@ from serve_app.cli.demo import app as demo_app
 from serve_app.cli.key import app as key_app
 from serve_app.cli.models import app as models_app
 from serve_app.cli.seal import app as seal_app
+from serve_app.cli.site import app as site_app
 from serve_app.cli.subject import app as subject_app
 from serve_app.cli.user import app as user_app
 
@@ -36,6 +37,7 @@ app.add_typer(ray_app, name="ray")
 app.add_typer(audit_app, name="audit")
 app.add_typer(seal_app, name="seal")
 app.add_typer(ca_app, name="ca")
+app.add_typer(site_app, name="site")
 app.add_typer(demo_app, name="demo")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
@@ -70,11 +72,18 @@ def main() -> None:
 
 
 @app.command()
-def up(config: Config = LOCAL, port_offset: Offset = "0", timeout_s: Timeout = 600.0) -> None:
+def up(
+    config: Config = LOCAL,
+    port_offset: Offset = "0",
+    timeout_s: Timeout = 600.0,
+    behind_edge: Annotated[
+        bool, typer.Option("--behind-edge", help="Without HAProxy: the host of a site has its own.")
+    ] = False,
+) -> None:
     """Start the cell and stay in the foreground until Ctrl-C or medrec down."""
     from serve_app.cli.up import run
 
-    run(config, _offset(port_offset), timeout_s)
+    run(config, _offset(port_offset), timeout_s, behind_edge=behind_edge)
 
 
 @app.command()

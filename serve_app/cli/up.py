@@ -26,19 +26,26 @@ from deployments.edge import haproxy
 console = Console(highlight=False, soft_wrap=True)
 
 
-def run(config: Path, offset: int, timeout_s: float) -> None:
-    """The whole life of a cell. Raises `ConfigError`, `CellError` or `HaproxyError`."""
+def run(config: Path, offset: int, timeout_s: float, *, behind_edge: bool = False) -> None:
+    """The whole life of a cell. Raises `ConfigError`, `CellError` or `HaproxyError`.
+
+    `behind_edge`: as a host's service, without an HAProxy of its own; what an earlier run left behind
+    when it was killed is ended first, as nobody is there to call `medrec down`.
+    """
     site = load(config)
     haproxy.binary()
     ports = _ports(site, offset)
     home = state.home()
     home.prepare()
     with state.lock(home), _signals() as stop:
+        if behind_edge and (before := state.read(home)) is not None:
+            state.end_all(before)
         state.refuse_if_running(home)
-        if in_use := cell_ports.taken(ports):
-            raise CellError("\n".join(str(entry) for entry in in_use))
+        in_use = cell_ports.taken(ports)
+        if wrong := [entry for entry in in_use if not (behind_edge and entry.name == "public")]:
+            raise CellError("\n".join(str(entry) for entry in wrong))
         with console.status("checking") as spinner:
-            cell = Cell(home, ports, config, site, _teller(spinner), stop.is_set)
+            cell = Cell(home, ports, config, site, _teller(spinner), stop.is_set, behind_edge)
             try:
                 cell.start(timeout_s=timeout_s)
                 spinner.stop()
