@@ -9,7 +9,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from benchmarks import autoscale, capacity, chat, duel, engine, quality, records
+from benchmarks import autoscale, capacity, chat, duel, engine, failover, quality, records
 from benchmarks.credentials import demo_key
 from benchmarks.engine_jobs import Scenario
 from benchmarks.load import MAX_CLIENTS
@@ -17,13 +17,14 @@ from benchmarks.machine import PROJECT_ROOT, usable_cores
 from benchmarks.prompts import MIXES, Mix
 from benchmarks.records_requests import OPERATIONS, NothingToAsk, Operation
 from benchmarks.records_servers import Store
-from benchmarks.report import Report, save
+from benchmarks.report import RESULTS, Report, save
 from benchmarks.screen import show
 from benchmarks.servers import PeerFlags, ServerFailed
 from benchmarks.targets import TargetRefused, loopback
 from deployments.cell import state
 from deployments.cell.serve_api import ServeApi
 from deployments.cell.state import CellError
+from deployments.edge.drills.faults import FAULTS
 from serve_app.cli.demo_load import demo_credentials
 
 DEMO_MODEL = PROJECT_ROOT / "models" / "weights" / "gemma3-demo"
@@ -284,6 +285,35 @@ def records_command(
             key = api_key or demo_credentials(state.home().path / "credentials.json")["api_key"]
             report = records.run(url, key, options, quiet=quiet)
     except (TargetRefused, ServerFailed, NothingToAsk, CellError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    finish(report, out, as_json)
+
+
+@app.command("failover")
+def failover_command(
+    faults: Annotated[
+        str, typer.Option(help=f"By commas, all unless given: {', '.join(FAULTS)}.")
+    ] = ",".join(FAULTS),
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Of each fault; 20 of the two main ones, 3 of others.")
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="A series to go on with; a new one below --out when unset.")
+    ] = None,
+    hold_s: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that each fault lasts before it is mended.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Every fault of a local site under load, as root on Linux: what clients notice, what is lost."""
+    try:
+        options = failover.FailoverOptions(
+            tuple(name for name in faults.split(",") if name), runs, journal, hold_s
+        )
+        folder = out or RESULTS
+        report = failover.run(options, folder, tell=lambda words: typer.echo(words, err=True))
+    except (CellError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     finish(report, out, as_json)
 

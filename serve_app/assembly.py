@@ -34,7 +34,9 @@ from serve_app.break_glass import break_glass_routes
 from serve_app.chat.duties import Duties
 from serve_app.fhir.binary import binary_routes
 from serve_app.fhir.routes import fhir_routes
+from serve_app.internal.acts import act_routes
 from serve_app.internal.blobs import blob_routes
+from serve_app.internal.condition import condition_routes
 from serve_app.internal.models import model_routes
 from serve_app.metrics import DataGauges
 from serve_app.services import Services
@@ -80,6 +82,8 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
 
     def add_internal(app: FastAPI) -> None:
         app.include_router(model_routes(store_of(rules, home)))
+        app.include_router(condition_routes(home))
+        app.include_router(act_routes(audit, rules.organization))
 
     def add_records(app: FastAPI) -> None:
         app.include_router(auth_routes(accounts))

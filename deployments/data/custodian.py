@@ -137,7 +137,7 @@ class Custodian:
         self._watch = Watch()
         self._keeper = Keeper(data.records, self._database, where.blobs, own_home)
         self._rounds = Rounds(
-            jobs(data, self._database, self._audit, self._watch, where, self._keeper),
+            jobs(data, self._database, self._audit, self._watch, where, self._keeper, own_home),
             Leadership(where.dsn),
         )
         self._meters = Meters()

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from configs.args import DataArgs
+from deployments.cell.state import Home
+from deployments.data import replication
 from deployments.data.accounts import purge as accounts
 from deployments.data.alerts.escalation import Escalation
 from deployments.data.audit.chain import Audit
@@ -41,6 +43,7 @@ def jobs(
     watch: Watch,
     places: Places,
     keeper: Keeper,
+    home: Home,
 ) -> tuple[Job, ...]:
     """Every job there is; each is safe to repeat and to break off."""
 
@@ -78,8 +81,12 @@ def jobs(
 
     escalation = Escalation(database, audit, args.records)
 
+    async def watch_replication(deadline: float) -> Figures:
+        return await replication.watch(database, home, deadline=deadline)
+
     return (
         Job("escalate-alerts", 3.0, 30.0, escalation.run),
+        Job("watch-replication", 2.0, 2.0, watch_replication),
         Job("chain-outbox", 5.0, 30.0, chain_outbox),
         Job("verify-chain", 5.0, 30.0, verify_chain),
         Job("close-abandoned", 60.0, 60.0, close_abandoned),

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ _log = logging.getLogger("medrec.steward")
 
 _ACTIVATION_TIMEOUT_S = 5.0
 _KEPT_DECISIONS = 500
+# Decisions that no cell has put on record yet; each is in decisions.jsonl whatever becomes of it.
+_UNTOLD = 200
 
 
 class Steward:
@@ -50,6 +52,7 @@ class Steward:
         self._caller = Caller(own.tls)
         self._looker = Looker(plan, own, self.sight, self._caller)
         self._told_cloud: int | None = None
+        self._untold: deque[dict[str, Any]] = deque(maxlen=_UNTOLD)
         self._turn = asyncio.Lock()
         failover = plan.site.failover
         self.rules = Rules(failover.hold_s, failover.unfit_hold_s, plan.site.emergency.copy_limit_s)
@@ -107,6 +110,24 @@ class Steward:
         async with self._turn:
             self._take(decide(self.standing, seen, self.rules))
         await self._act(seen)
+        await self._put_on_record(seen)
+
+    async def _put_on_record(self, seen: Seen) -> None:
+        """Have a cell that answers put what was decided into the audit; later, if none does."""
+        up = [cell.name for cell in seen.cells if cell.is_up]
+        if self.standing.mode == "emergency" and seen.cloud is not None and seen.cloud.is_up:
+            up = [seen.cloud.name]
+        while self._untold and up:
+            host = self.plan.hosts[up[0]]
+            body = {"action": "site-decision", "details": self._untold[0]}
+            try:
+                await self._caller.ask(
+                    host, host.ports.api_tls, "/internal/acts", timeout_s=1.0, body=body,
+                    permitted=(204,),
+                )  # fmt: skip
+            except CallFailed:
+                return
+            self._untold.popleft()
 
     def _learn(self) -> None:
         """Follow the other edge where it has decided more: an order, or while this one was away."""
@@ -161,6 +182,15 @@ class Steward:
 
     def _write(self, action: str, reason: str) -> None:
         _log.info("steward: %s: %s", action, reason)
+        self._untold.append(
+            {
+                "at": time.time(),
+                "decision": action,
+                "reason": reason[:400],
+                "mode": self.standing.mode,
+                "serving": " ".join(self.standing.serving),
+            }
+        )
         values = {"at": time.time(), "action": action, "reason": reason, **_dumped(self.standing)}
         replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
         log = self._file("decisions.jsonl")

@@ -23,9 +23,10 @@ class Inside:
 
     def __init__(self, plan: Plan, host: HostPlan, namespaces: Namespaces | None) -> None:
         self._plan, self._host = plan, host
-        place = None if namespaces is None else namespaces.name(host.name)
         # One thread: a namespace belongs to a thread, and this one never leaves it.
-        self._thread = ThreadPoolExecutor(1, initializer=lambda: place and enter(place))
+        self._thread = ThreadPoolExecutor(1)
+        if namespaces is not None:
+            self._thread.submit(enter, namespaces.name(host.name)).result()
 
     def close(self) -> None:
         """Give up the thread."""

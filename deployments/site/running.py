@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -55,7 +56,9 @@ class LocalSite:
     ground: Ground
     binaries: Mapping[str, str]
     tell: Tell
-    environment: Mapping[str, str] = field(default_factory=dict)
+    # Further variables of a host's programs, by its name.
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    interrupted: Callable[[], bool] = lambda: False
     running: dict[tuple[str, str], Running] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,9 +83,14 @@ class LocalSite:
                 entry.supervised.look(now, self.tell)
 
     def wait(self, what: str, done: Callable[[], bool], timeout_s: float) -> None:
-        """Poll until `done`, programs supervised meanwhile. Raises `CellError` after `timeout_s`."""
+        """Poll until `done`, programs supervised meanwhile.
+
+        Raises `CellError` after `timeout_s`, `InterruptedError` if the operator wants an end.
+        """
         deadline = time.monotonic() + timeout_s
         while not done():
+            if self.interrupted():
+                raise InterruptedError
             if time.monotonic() > deadline:
                 raise CellError(f"not within {timeout_s:.0f} s: {what}")
             self.look()
@@ -144,6 +152,22 @@ class LocalSite:
             raise CellError(f"{host}/{program} cannot be reloaded now")
         os.kill(entry.pid, signal.Signals[f"SIG{entry.program.reload_signal}"])
 
+    def obey(self, command: str, arguments: Sequence[Any]) -> Any:
+        """What the owner does for another process of this machine. Raises `CellError`, `TypeError`."""
+        commands: dict[str, Callable[..., Any]] = {
+            "lose": self.lose,
+            "restore": self.restore,
+            "freeze": self.freeze,
+            "thaw": self.thaw,
+            "kill": self.kill,
+            "reload": self.reload,
+            "pids": lambda host: sorted(self.ground.pids(host)),
+            "pid": lambda host, program: self.process(host, program).pid,
+        }
+        if command not in commands:
+            raise CellError(f"there is no command {command}: {', '.join(commands)}")
+        return commands[command](*arguments)
+
     def stop(self) -> list[int]:
         """End everything, in order; then by force. Returns the pids left over."""
         for entry in self.running.values():
@@ -204,7 +228,11 @@ class LocalSite:
                 return subprocess.Popen(
                     line,
                     cwd=host.project,
-                    env={**os.environ, **self.environment, **program.environment},
+                    env={
+                        **os.environ,
+                        **self.environments.get(host.name, {}),
+                        **program.environment,
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=stream,
                     stderr=subprocess.STDOUT,

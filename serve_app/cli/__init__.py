@@ -15,6 +15,7 @@ from deployments.cell.ports import free_offset
 from deployments.cell.state import CellError
 from deployments.data.errors import DataError
 from deployments.edge.haproxy import HaproxyError
+from serve_app.cli import drill
 from serve_app.cli.ai import app as ai_app
 from serve_app.cli.audit import app as audit_app
 from serve_app.cli.ca import app as ca_app
@@ -113,6 +114,9 @@ def serve(
     from serve_app.cli.serve import run
 
     run(config, timeout_s)
+
+
+app.command("drill")(drill.run)
 
 
 @ray_app.command("start")

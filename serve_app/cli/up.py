@@ -37,7 +37,7 @@ def run(config: Path, offset: int, timeout_s: float, *, behind_edge: bool = Fals
     ports = _ports(site, offset)
     home = state.home()
     home.prepare()
-    with state.lock(home), _signals() as stop:
+    with state.lock(home), signals() as stop:
         if behind_edge and (before := state.read(home)) is not None:
             state.end_all(before)
         state.refuse_if_running(home)
@@ -80,7 +80,7 @@ def _ports(site: CellConfig, offset: int) -> cell_ports.Ports:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
+def signals() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C, SIGTERM or hang-up sets."""
     event = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -75,7 +76,7 @@ async def test_a_switch_and_a_rollback_under_load_fail_no_request(
             assert model.current == version
             details = await asyncio.to_thread(drill.details)
             assert rolling.deployed(details, model) == {version}
-            await drill.eventually(lambda: not old & drill.pids(MODEL), 60, "the old engine left")
+            await drill.eventually(partial(_left, drill, old), 60, "the old engine left")
             assert len(outcomes) > asked
         stop.set()
         await asyncio.gather(*tasks)
@@ -108,3 +109,7 @@ def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
     stage(model, WEIGHTS)
     assert card.read_text() == text
     drill.wait(lambda: faulty() is None, 30, "the watch sees that it is whole again")
+
+
+def _left(drill: Drill, old: set[int]) -> bool:
+    return not old & drill.pids(MODEL)

@@ -94,4 +94,6 @@ KINDS: dict[str, Kind] = {
     "stop": Kind(_ACTIVITY, ((DCM, "110121", "Application Stop"),), "E"),
     "configuration": Kind(_ALERT, (_SOFTWARE_CONFIGURATION,), "U"),
     "migration": Kind(_ALERT, (_SOFTWARE_CONFIGURATION,), "U"),
+    "site-decision": Kind(_ACTIVITY, (), "E"),
+    "drill": Kind(_ACTIVITY, (), "E"),
 }

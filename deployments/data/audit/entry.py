@@ -29,6 +29,7 @@ ACTIONS = (
     *("alert-raise", "alert-delivery", "alert-acknowledge", "alert-escalate", "alert-resolve"),
     *("account-change", "key-change", "seal", "audit-read", "audit-verify", "audit-anchor"),
     *("start", "stop", "configuration", "migration"),
+    *("site-decision", "drill"),
 )
 
 MAX_FIELD = 256

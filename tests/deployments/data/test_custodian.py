@@ -64,7 +64,7 @@ async def test_every_real_job_does_its_work_on_a_fresh_database(
     audit, watch = Audit(database, where.journal), Watch()
     await audit.start()
     keeper = Keeper(args.records, database, where.blobs, home)
-    duties = jobs(args, database, audit, watch, where, keeper)
+    duties = jobs(args, database, audit, watch, where, keeper, home)
     rounds = Rounds(duties, Leadership(dsns[0]))
     for job in duties:
         await rounds.run(job)

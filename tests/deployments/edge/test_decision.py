@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ def seen(
     return Seen(now, cells, cloud, is_active, others_reach)
 
 
-def silent_for(seconds: float, **view: bool) -> Decision:
+def silent_for(seconds: float, **view: Any) -> Decision:
     """Both cells have been silent for so long."""
     before = decide(START, seen(100.0, a=False, b=False), RULES).standing
     return decide(before, seen(100.0 + seconds, a=False, b=False, **view), RULES)
@@ -157,7 +158,7 @@ def test_an_old_copy_still_serves_and_says_so(age_s: float | None, words: str) -
         ),
     ],
 )
-def test_emergency_is_not_decided_without_a_ground_for_it(view: dict, words: str) -> None:  # type: ignore[type-arg]
+def test_emergency_is_not_decided_without_a_ground_for_it(view: dict[str, Any], words: str) -> None:
     decision = silent_for(4.0, **view)
     assert (decision.action, decision.reason) == ("wait", words)
     assert decision.standing.mode == "normal"
@@ -247,7 +248,7 @@ VIEWS = st.builds(
     cloud=st.sampled_from([None, CLOUD, CloudSeen("cloud", False)]),
     is_active=st.booleans(),
 )
-ORDERS = st.sampled_from(
+ORDERS: st.SearchStrategy[Order | None] = st.sampled_from(
     [
         None,
         *(
@@ -257,7 +258,7 @@ ORDERS = st.sampled_from(
         ),
         Order("both"),
         Order("emergency"),
-    ]  # type: ignore[arg-type]
+    ]
 )
 
 

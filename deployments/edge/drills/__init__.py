@@ -1,0 +1,1 @@
+"""Drills: a steady load, a fault for real, what clients noticed, and the site made whole again."""

@@ -1,0 +1,65 @@
+"""What became of the requests of a load, and what a fault did to each kind of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["plain", "record", "write", "chat", "socket", "mode"]
+Result = Literal["ok", "failed", "hung"]
+
+KINDS: dict[Kind, str] = {
+    "plain": "GET /v1/models: can be repeated, needs no database",
+    "record": "GET of a patient: can be repeated, needs the database and the audit chain",
+    "write": "POST of an observation with its idempotency key, repeated by the client as documented",
+    "chat": "streaming chat without a patient, repeated by the client if it closes without [DONE]",
+    "socket": "WebSocket of alerts: the time until it is connected again",
+    "mode": "GET /v1/mode answering with the mode that the drill waits for",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request, its repeats included. Moments are monotonic seconds."""
+
+    kind: Kind
+    began: float
+    ended: float
+    result: Result
+    attempts: int = 1
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """What clients of one kind noticed of a fault; seconds, None where nothing succeeded after it."""
+
+    kind: Kind
+    requests: int
+    failed: int
+    hung: int
+    repeated: int
+    first_success_s: float | None
+    longest_s: float
+
+
+def noticed(kind: Kind, outcomes: Iterable[Outcome], fault: float) -> Noticed:
+    """Sum up the requests of a kind that ended after the moment of the fault."""
+    touched = [o for o in outcomes if o.kind == kind and o.ended >= fault]
+    after = [o for o in touched if o.began >= fault and o.result == "ok"]
+    return Noticed(
+        kind=kind,
+        requests=len(touched),
+        failed=sum(o.result == "failed" for o in touched),
+        hung=sum(o.result == "hung" for o in touched),
+        repeated=sum(o.attempts > 1 for o in touched),
+        first_success_s=min((o.ended - fault for o in after), default=None),
+        longest_s=max((o.ended - o.began for o in touched), default=0.0),
+    )
+
+
+def worst(found: Sequence[Noticed]) -> float | None:
+    """The longest that any kind waited for its first success; None if one never had any."""
+    values = [n.first_success_s for n in found if n.requests]
+    return None if not values or None in values else max(v for v in values if v is not None)

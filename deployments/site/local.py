@@ -1,0 +1,156 @@
+"""A whole site on this machine: files, keys and certificates for every host, and a start in order."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployments.cell.state import CellError
+from deployments.data.accounts.demo import FILE as CREDENTIALS
+from deployments.edge import runtime
+from deployments.site import here
+from deployments.site.calling import Caller, CallFailed
+from deployments.site.ground import Namespaces
+from deployments.site.inside import Inside
+from deployments.site.local_files import write_files
+from deployments.site.plan import HostPlan, Plan
+from deployments.site.running import LocalSite
+
+ETCD_TIMEOUT_S, DATABASE_TIMEOUT_S, CELL_TIMEOUT_S = 60.0, 180.0, 420.0
+EDGE_TIMEOUT_S = 60.0
+
+
+@dataclass
+class BringUp:
+    """The start of a local site; each step waits for what the next one needs."""
+
+    site: LocalSite
+    site_file: Path
+    folder: Path
+    base: int
+    cell_offset: int
+    _inside: Inside | None = field(default=None, init=False)
+
+    @property
+    def plan(self) -> Plan:
+        """The site's plan."""
+        return self.site.plan
+
+    def run(self) -> None:
+        """Bring everything up. Raises `CellError`; the caller then stops the site."""
+        site = self.site
+        site.tell("making the hosts")
+        site.ground.prepare()
+        values = {"root": str(self.folder), "base": self.base, "cell_offset": self.cell_offset}
+        here.write(self.folder, self.site_file, self.plan.ground, **values)
+        for host in self.plan.hosts.values():
+            here.write(host.folder, self.site_file, self.plan.ground, host=host.name, **values)
+        write_files(self.plan, self.folder)
+        try:
+            self._bring_up_edges()
+            self._bring_up_database()
+            self._bring_up_cells()
+            site.tell("waiting for the edges")
+            site.wait("an edge sends clients to a cell", self._is_open, EDGE_TIMEOUT_S)
+        finally:
+            if self._inside is not None:
+                self._inside.close()
+
+    def _bring_up_edges(self) -> None:
+        self.site.tell("starting etcd")
+        self.site.start("etcd")
+        self.site.wait("etcd has a leader", self._etcd_answers, ETCD_TIMEOUT_S)
+        self.site.tell("starting the edges")
+        for name in ("haproxy", "keepalived", "steward"):
+            self.site.start(name)
+
+    def _bring_up_database(self) -> None:
+        self.site.tell("starting PostgreSQL under Patroni")
+        primary, *others = self.plan.site.cells
+        self.site.start("patroni", [primary])
+        self.site.wait("PostgreSQL has a primary", lambda: self._roles(1), DATABASE_TIMEOUT_S)
+        self.site.start("patroni", others)
+        self.site.wait(
+            "PostgreSQL has a synchronous standby",
+            lambda: self._roles(len(self.plan.cells)),
+            DATABASE_TIMEOUT_S,
+        )
+
+    def _bring_up_cells(self) -> None:
+        first, *others = self.plan.cells
+        self.site.tell(f"starting {first.name}")
+        self.site.start("cell", [first.name])
+        self.site.wait(f"{first.name} serves", lambda: serves(first), CELL_TIMEOUT_S)
+        later = [*others, *([self.plan.cloud] if self.plan.cloud else [])]
+        for host in later:
+            share_keys(first, host)
+        for host in later:
+            self.site.tell(f"starting {host.name}")
+            self.site.start("cell", [host.name])
+            self.site.wait(f"{host.name} serves", lambda h=host: serves(h), CELL_TIMEOUT_S)  # type: ignore[misc]
+
+    @property
+    def inside(self) -> Inside:
+        """An edge's place, to ask from."""
+        if self._inside is None:
+            ground = self.site.ground
+            namespaces = ground if isinstance(ground, Namespaces) else None
+            self._inside = Inside(self.plan, self.plan.edges[0], namespaces)
+        return self._inside
+
+    def _etcd_answers(self) -> bool:
+        async def look(caller: Caller) -> bool:
+            for host in self.plan.etcd:
+                found = await caller.ask(host, host.ports.etcd_client, "/health", timeout_s=2.0)
+                if str(found.get("health")).lower() != "true":
+                    return False
+            return True
+
+        try:
+            return self.inside.run(look)
+        except CallFailed:
+            return False
+
+    def _roles(self, count: int) -> bool:
+        try:
+            members = self.inside.cluster()
+        except CellError:
+            return False
+        roles = [str(m.get("role")) for m in members.values() if m.get("state") in _WELL]
+        wanted = ["leader", "sync_standby"][:count]
+        return all(role in roles for role in wanted)
+
+    def _is_open(self) -> bool:
+        statuses: dict[str, Any] = self.inside.statuses()
+        told = [status for status in statuses.values() if status is not None]
+        if len(told) < len(self.plan.edges):
+            return False
+        ready = all(not cell["faults"] for status in told for cell in status["cells"])
+        return ready and any(status["active"] and status["reaches"] for status in told)
+
+
+_WELL = ("running", "streaming")
+
+
+def serves(host: HostPlan) -> bool:
+    """Whether the host's own HAProxy has a replica of its cell's API."""
+    with suppress(runtime.RuntimeUnavailable):
+        found = runtime.servers(host.haproxy_socket)
+        return any(server.backend == "api" and server.is_up for server in found)
+    return False
+
+
+def share_keys(first: HostPlan, other: HostPlan) -> None:
+    """Give a host the site's keys, as `medrec site keys` carries them between machines."""
+    for name in ("secrets",):
+        source, target = first.home.path / name, other.home.path / name
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in source.iterdir():
+            if file.is_file():
+                shutil.copy2(file, target / file.name)
+    credentials = first.home.path / CREDENTIALS
+    if credentials.exists():
+        shutil.copy2(credentials, other.home.path / CREDENTIALS)

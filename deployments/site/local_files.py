@@ -1,0 +1,80 @@
+"""Writes the files of a local site's hosts, each where its programs look for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.reader import PROJECT_ROOT, read_yaml
+from deployments.data.postgres import APPLICATION, DATABASE, OWNER
+from deployments.site import patroni_files
+from deployments.site.edge_config import write_haproxy
+from deployments.site.etcd import etcd_config
+from deployments.site.passwords import Passwords, read_or_make
+from deployments.site.patroni import patroni_config, pgpass
+from deployments.site.plan import LOOPBACK, HostPlan, Plan
+from deployments.site.trust.renewal import edge_files, ensure_site, host_files
+
+
+def write_files(plan: Plan, folder: Path) -> None:
+    """Every file of every host. Raises `CellError`, `OSError`."""
+    passwords = read_or_make(folder / "database_passwords.json")
+    _certificates(plan, folder / "ca")
+    for host in plan.hosts.values():
+        _write_host(plan, host, passwords)
+
+
+def _certificates(plan: Plan, folder: Path) -> None:
+    """The site's authority, and each host's own files of it."""
+    names = {host.name: [host.address, "localhost", LOOPBACK] for host in plan.hosts.values()}
+    shared = plan.site.edge
+    public = [shared.public_name, plan.public_address, "localhost"]
+    ensure_site(folder, names, public, site=plan.site.name)
+    for host in plan.hosts.values():
+        host_files(folder, host.name).copy_to(host.tls)
+        if host.host.role == "edge":
+            edge_files(folder).copy_to(host.tls)
+
+
+def _write_host(plan: Plan, host: HostPlan, passwords: Passwords) -> None:
+    role = host.host.role
+    if host in plan.etcd:
+        _put(host.etcd_config, etcd_config(plan, host))
+    if role != "witness":
+        write_haproxy(plan, host)
+    if text := pgpass(plan, host, passwords):
+        _put(host.passfile, text)
+    if role == "cell":
+        patroni_files.put(plan, host, patroni_config(plan, host, passwords), passwords)
+    if role in ("cell", "emergency"):
+        _put(host.cell_config, yaml.safe_dump(_cell_config(plan, host), sort_keys=False))
+
+
+def _cell_config(plan: Plan, host: HostPlan) -> dict[str, Any]:
+    raw = read_yaml(PROJECT_ROOT / str(host.host.config))
+    for app in raw["applications"]:
+        if app["name"] not in ("data", "api"):
+            continue
+        rules = app["args"]["records"] = dict(app["args"]["records"])
+        others: dict[str, Any] = {"host": host.name, "callers": [e.name for e in plan.edges]}
+        if host.host.role == "cell":
+            for key, role in (("dsn", APPLICATION), ("owner_dsn", OWNER)):
+                rules[key] = (
+                    f"host={LOOPBACK} port={host.ports.primary} dbname={DATABASE} user={role} "
+                    f"passfile={host.passfile} connect_timeout=3"
+                )
+            others["callers"] += [c.name for c in plan.cells if c != host]
+            if len(plan.cells) > 1:
+                others["peer"] = f"http://{LOOPBACK}:{host.ports.peer}"
+        rules["deadline_s"] = 30.0
+        rules["sign_in"] = {"issuer": plan.public_url}
+        rules["others"] = others
+    return raw
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
