@@ -101,6 +101,7 @@ class Authority:
         )
         # On record first: what was issued and then lost can still be revoked.
         registers.write(self.folder, self.register.with_issued(made))
+        files.folder.parent.mkdir(exist_ok=True, mode=0o700)
         write_pair(files, made, key)
         self.publish(files)
         return files
