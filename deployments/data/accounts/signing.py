@@ -61,18 +61,27 @@ class SigningKey:
 class SigningKeys:
     """The file's keys, as this process knows them."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises `CellError` without keys: `medrec key init-signing` makes them."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`now` is Unix time. Raises `CellError` without keys: `medrec key init-signing` makes them."""
         self._file = folder / FILE
-        self._clock = clock
+        self._clock, self._now = clock, now
         self.demo, self._keys = read(folder)
         self._looked = clock()
 
     def current(self) -> SigningKey:
-        """The key that signs."""
+        """The key that signs: the newest whose time has come."""
         if self._clock() - self._looked > _STALE_S:
             self._read_again()
-        return max(self._keys.values(), key=lambda key: key.created)
+        now = self._now()
+        begun = [key for key in self._keys.values() if key.created <= now]
+        # Under a clock that was put back no time has come: the oldest is known everywhere.
+        return max(begun or [min(self._keys.values(), key=_age)], key=_age)
 
     def find(self, kid: str) -> SigningKey | None:
         """The key of this id, which another process may have made a moment ago."""
@@ -100,18 +109,27 @@ def read(folder: Path) -> tuple[bool, dict[str, SigningKey]]:
     """Whether a demo made them, and the keys. Raises `CellError`."""
     file = folder / FILE
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        keys = [_loaded(entry) for entry in raw["keys"]]
-        demo = bool(raw["demo"])
+        data = file.read_bytes()
     except FileNotFoundError:
         message = (
             f"{file} does not exist: `medrec key init-signing` makes the key that signs tokens"
         )
         raise CellError(message) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise CellError(f"{file} cannot be read ({type(error).__name__})") from None
+    return parse(data, str(file))
+
+
+def parse(data: bytes, origin: str) -> tuple[bool, dict[str, SigningKey]]:
+    """Whether a demo made them, and the keys in `data`. Raises `CellError` that names `origin`."""
+    try:
+        raw = json.loads(data)
+        keys = [_loaded(entry) for entry in raw["keys"]]
+        demo = bool(raw["demo"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CellError(f"{origin} cannot be read ({type(error).__name__})") from None
     if not keys:
-        raise CellError(f"{file} holds no key: `medrec key init-signing` makes one")
+        raise CellError(f"{origin} holds no key: `medrec key init-signing` makes one")
     return demo, {key.kid: key for key in keys}
 
 
@@ -126,25 +144,50 @@ def create(folder: Path, *, demo: bool, now: float | None = None) -> None:
         _write(folder, demo, [SigningKey.fresh(time.time() if now is None else now)])
 
 
-def rotate(folder: Path, *, own: bool = False, now: float | None = None) -> str:
+def rotate(
+    folder: Path, *, own: bool = False, now: float | None = None, delay_s: float = 0.0
+) -> str:
     """Add a key, which signs from now on; drop those whose tokens are long over. Its id.
 
-    `own` drops every other: a demo made them, and the file is a demo's no longer.
+    `own` drops every other: a demo made them, and the file is a demo's no longer. With `delay_s` the
+    key verifies at once and signs that much later, so that other cells can be given it before.
     """
     moment = time.time() if now is None else now
     demo, found = read(folder)
+    fresh = SigningKey.fresh(moment + delay_s)
     if own:
-        fresh = SigningKey.fresh(moment)
         _write(folder, False, [fresh])
         return fresh.kid
-    by_age = sorted(found.values(), key=lambda key: key.created)
-    # A key is retired when the next one was made, not when it was made itself.
+    _write(folder, demo, _kept([*found.values(), fresh], moment))
+    return fresh.kid
+
+
+def merge(
+    folder: Path, demo: bool, theirs: dict[str, SigningKey], now: float | None = None
+) -> None:
+    """Add another cell's keys to those here, if any; what is long retired is dropped.
+
+    Raises `CellError` if the keys that are here cannot be read.
+    """
+    moment = time.time() if now is None else now
+    ours_demo, ours = read(folder) if exists(folder) else (demo, {})
+    kept = _kept(list({**theirs, **ours}.values()), moment)
+    if {key.kid for key in kept} != set(ours):
+        _write(folder, demo or ours_demo, kept)
+
+
+def _kept(keys: list[SigningKey], moment: float) -> list[SigningKey]:
+    """The keys whose tokens may still be about, oldest first."""
+    by_age = sorted(keys, key=_age)
+    # A key is retired when the next one began to sign, not when it was made itself.
     kept = [
         key for key, successor in itertools.pairwise(by_age) if successor.created > moment - KEPT_S
     ]
-    fresh = SigningKey.fresh(moment)
-    _write(folder, demo, [*kept, by_age[-1], fresh])
-    return fresh.kid
+    return [*kept, by_age[-1]]
+
+
+def _age(key: SigningKey) -> float:
+    return key.created
 
 
 def _write(folder: Path, demo: bool, keys: list[SigningKey]) -> None:

@@ -14,7 +14,7 @@ import secrets as random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class SiteKeys:
 
     def with_new_current(self) -> SiteKeys:
         """The same with a fresh current key; the one that was current stays as an old one."""
-        key = new_key()
+        key = self._newer_key()
         return replace(
             self, current=key.id, keys={**self.keys, key.id: key}, rotating_from=self.current
         )
@@ -78,6 +78,13 @@ class SiteKeys:
             "rotating_from": self.rotating_from,
         }
         return json.dumps(values, indent=1).encode()
+
+    def _newer_key(self) -> SiteKey:
+        """A fresh key, later than every one here by any clock: the latest is current in each cell."""
+        key = new_key()
+        newest = max(datetime.fromisoformat(entry.created) for entry in self.keys.values())
+        made = max(datetime.fromisoformat(key.created), newest + timedelta(seconds=1))
+        return replace(key, created=made.isoformat(timespec="seconds"))
 
 
 def new_key() -> SiteKey:

@@ -35,6 +35,9 @@ _HELD_S = 120.0
 _POLL_S = 0.5
 
 Progress = Callable[[str], None]
+# Gives every other cell of the site these keys, and returns once each has them. Raises
+# `SiteKeysError` that names those which have not.
+Carry = Callable[[keys.SiteKeys], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +60,29 @@ def rotate(
     settle_s: float = SETTLE_S,
     batch: int = BATCH,
     say: Progress = lambda _: None,
+    carry: Carry | None = None,
 ) -> Rotated:
     """Make a new site key and re-wrap everything under it, or finish a rotation that was cut off.
 
-    Blocks until it is done: `settle_s` seconds at least, from the new key's making. Raises
-    `SiteKeysError` if another rotation runs, or if there is nothing that could be rotated.
+    Blocks until it is done: `settle_s` seconds at least, from the new key's making. In a site every
+    cell has the new key before one of them uses it, and uses it before the old one is dropped: `carry`
+    sees to that. Raises `SiteKeysError` if another rotation runs, if there is nothing that could be
+    rotated, or if a cell does not take the keys.
     """
     with keys.lock(secrets), alone(owner_dsn) as connection:
         loaded = keys.read(secrets)
         resumed = loaded.rotating_from is not None
         if not resumed:
-            loaded = loaded.with_new_current()
-            renew_escrow(secrets, connection, loaded)
+            loaded = _begun(secrets, connection, loaded, carry)
             keys.write(secrets, loaded)
+        if carry is not None:
+            carry(loaded)
         old, new = str(loaded.rotating_from), loaded.current
         say(f"{'going on with the change' if resumed else 'changed'} from site key {old} to {new}")
         sealer = Sealer.load(secrets)
         first, _ = _pass(connection, sealer, new, batch, say)
-        _settle(loaded.keys[new], settle_s, say)
+        # Another cell wrote under the old key until it was given the new one, a moment ago.
+        _settle(loaded.keys[new].created if carry is None else _now(), settle_s, say)
         rest, broken = _finish(connection, sealer, new, batch, say)
         unused = set() if keep_old or broken else set(loaded.keys) - {new}
         if not broken:
@@ -133,9 +141,30 @@ def alone(owner_dsn: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def _settle(key: keys.SiteKey, settle_s: float, say: Progress) -> None:
+def _begun(
+    secrets: Path,
+    connection: psycopg.Connection[Any],
+    loaded: keys.SiteKeys,
+    carry: Carry | None,
+) -> keys.SiteKeys:
+    """The keys with a new current one, which the escrow and every other cell have already."""
+    begun = loaded.with_new_current()
+    renew_escrow(secrets, connection, begun)
+    if carry is not None:
+        # Cut off from here on, it is one key more, which the next rotation drops.
+        staged = replace(begun, current=loaded.current, rotating_from=None)
+        keys.write(secrets, staged)
+        carry(staged)
+    return begun
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _settle(changed: str, settle_s: float, say: Progress) -> None:
     """Wait until whatever was sealed under the old key before the change has been written."""
-    made = datetime.fromisoformat(key.created)
+    made = datetime.fromisoformat(changed)
     # A clock that was put back makes this longer, never shorter, and not without end.
     left_s = settle_s - max(0.0, (datetime.now(UTC) - made).total_seconds())
     if left_s > 0:
