@@ -43,7 +43,8 @@ def patroni_config(
         raise ValueError(f"{host.name} runs no Patroni")
     tls = patroni_tls(site_plan, host)
     rules = site_plan.site.database
-    shared, own = _divided({**_settings(site_plan, host), **(archive or {}), **(parameters or {})})
+    # Ours over the archiver's, which asks for less of wal_level than the emergency copy does.
+    shared, own = _divided({**(archive or {}), **_settings(site_plan, host), **(parameters or {})})
     certificate = {"certfile": str(tls / "host.crt"), "keyfile": str(tls / "host.key")}
     ca = str(tls / "ca.crt")
     config: dict[str, Any] = {

@@ -32,7 +32,8 @@ def put(plan: Plan, host: HostPlan, config: str, passwords: Passwords) -> Path:
     for name in _CERTIFICATES if tls != host.tls else ():
         shutil.copyfile(host.tls / name, tls / name)
         (tls / name).chmod(0o600)
-    for each in (folder, tls, host.database.parent):
+    # The outer folder last: on the way to an inner one it is opened for passing through.
+    for each in (tls, folder, host.database.parent):
         postgres_account.hand_over(each)
         for file in each.iterdir():
             _give(file)
