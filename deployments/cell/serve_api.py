@@ -14,6 +14,7 @@ from deployments.cell.state import CellError
 _PATH = "/api/serve/applications/"
 _TIMEOUT_S = 30.0
 _POLL_S = 0.5
+_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 class DeployFailed(CellError):
@@ -101,9 +102,9 @@ def judge(details: Mapping[str, Any], names: list[str]) -> Decision:
         application = applications.get(name, {})
         status = application.get("status", "NOT_STARTED")
         if status == "DEPLOY_FAILED":
-            message = str(application.get("message", "")).strip()
-            reason = f"application {name} failed to deploy: {cause(message)}"
-            return Decision("fail", reason, detail=message)
+            told = [str(application.get("message", "")).strip(), *_failures(application)]
+            reason = f"application {name} failed to deploy: {' '.join(map(cause, told))}"
+            return Decision("fail", reason, detail="\n".join(told))
         words.append(f"{name} {status.lower()}{_detail(application)}")
     running = all(applications.get(name, {}).get("status") == "RUNNING" for name in names)
     return Decision("done" if running else "wait", ", ".join(words))
@@ -116,6 +117,15 @@ def cause(message: str) -> str:
     lines = message.splitlines()
     last_call = max(index for index, line in enumerate(lines) if line.startswith("  "))
     return "\n".join(lines[last_call + 1 :]).strip() or message
+
+
+def _failures(application: Mapping[str, Any]) -> list[str]:
+    """What Serve says of each deployment that could not be started, or updated."""
+    return [
+        str(deployment["message"]).strip()
+        for deployment in application.get("deployments", {}).values()
+        if deployment.get("status") in _FAILED and deployment.get("message")
+    ]
 
 
 def _detail(application: Mapping[str, Any]) -> str:

@@ -143,9 +143,9 @@ class Custodian:
         self._meters = Meters()
         # Each cell watches its own models, whoever leads and whether or not there is a database.
         self._models = ModelRounds(
-            store_of(data.records, home()),
-            home(),
-            data.records.others.peer,
+            store_of(data.records, own_home),
+            own_home,
+            data.records.others,
             self._meters.show_models,
         )
         self._models.begin()

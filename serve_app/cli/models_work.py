@@ -59,7 +59,7 @@ def pull(config: Path | None, name: str, peer: str | None) -> None:
         raise StoreError(
             "no other cell is known: give --peer, or records.others.peer in the config"
         )
-    with Peer(url) as other:
+    with Peer(url, args.others.host) as other:
         version = mending.pull(store_of(args, state.home()).model(name), other)
     _next(name, version)
 

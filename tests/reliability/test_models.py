@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -31,11 +33,15 @@ WEIGHTS = PROJECT_ROOT / "models" / "weights" / MODEL
 
 @pytest.fixture(scope="module")
 def model(drill: Drill, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """Two versions of the demo model in the cell's own store, which serves the first."""
+    """Three versions of the demo model in the cell's store: the one served, a broken and a good one."""
     found = Store(drill.cell.home / "models").model(MODEL)
-    other = shutil.copytree(WEIGHTS, tmp_path_factory.mktemp("models") / "other")
+    folder = tmp_path_factory.mktemp("models")
+    broken, other = (shutil.copytree(WEIGHTS, folder / name) for name in ("broken", "other"))
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "model_type": "nothing"}))
     (other / "README.md").write_text("The same weights under another card.\n")
     switch(found, stage(found, WEIGHTS))
+    stage(found, broken)
     stage(found, other)
     current = str(found.path_of(str(found.current)).resolve())
 
@@ -57,26 +63,40 @@ async def keep_asking(
         turn += 1
 
 
+def gone(drill: Drill, pids: set[int]) -> bool:
+    return not pids & drill.pids(MODEL)
+
+
 async def test_a_switch_and_a_rollback_under_load_fail_no_request(
     drill: Drill, model: Model
 ) -> None:
-    first, second = model.versions()
+    first, broken, second = model.versions()
     outcomes: list[Outcome] = []
     stop = asyncio.Event()
+
+    async def act(*words: str) -> subprocess.CompletedProcess[str]:
+        command = partial(medrec, "models", *words, home=drill.cell.home, timeout_s=180)
+        return await asyncio.to_thread(command)
+
     async with chats(drill.cell) as client:
         tasks = [
             asyncio.create_task(keep_asking(client, number, stop, outcomes))
             for number in range(CLIENTS)
         ]
-        for act, version in (("switch", second), ("rollback", first)):
+        old = drill.pids(MODEL)
+        refused = await act("switch", MODEL, broken)
+        assert refused.returncode == 1
+        assert "Model type nothing" in refused.stderr, refused.stderr
+        assert f"{MODEL} stays at {first[:12]}" in refused.stderr
+        assert model.current == first
+        assert drill.pids(MODEL) == old, "the engine that served goes on"
+        for words, version in ((("switch", MODEL), second), (("rollback", MODEL), first)):
             old, asked = drill.pids(MODEL), len(outcomes)
-            said = await asyncio.to_thread(medrec, "models", act, MODEL, home=drill.cell.home)
-            assert said.returncode == 0, said.stderr
-            assert said.stdout == f"{MODEL} {version[:12]} is current: the cell serves it\n"
+            done = await act(*words)
+            assert done.stdout == f"{MODEL} {version[:12]} is current: the cell serves it\n", done
             assert model.current == version
-            details = await asyncio.to_thread(drill.details)
-            assert rolling.deployed(details, model) == {version}
-            await drill.eventually(partial(_left, drill, old), 60, "the old engine left")
+            assert rolling.deployed(await asyncio.to_thread(drill.details), model) == {version}
+            await drill.eventually(partial(gone, drill, old), 60, "the old engine left")
             assert len(outcomes) > asked
         stop.set()
         await asyncio.gather(*tasks)
@@ -89,7 +109,7 @@ def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
     drill: Drill, model: Model
 ) -> None:
     home = Home(drill.cell.home)
-    first, second = model.versions()
+    first, _, second = model.versions()
     (model.path_of(second) / "README.md").unlink()
     refused = medrec("models", "switch", MODEL, second, home=drill.cell.home)
     assert refused.returncode == 1
@@ -104,12 +124,12 @@ def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
 
     drill.wait(lambda: faulty() is not None, 30, "the watch sees that a file is missing")
     assert faulty().startswith("README.md is missing")
+    page = httpx.get(f"{drill.cell.base_url}/metrics", timeout=30).text
+    lines = [line for line in page.splitlines() if line.startswith("medrec_model_faulty{")]
+    assert lines, "the watch has a metric"
+    assert all(f'model="{MODEL}"' in line for line in lines)
     listed = json.loads(medrec("models", "list", "--json", home=drill.cell.home).stdout)
     assert listed["models"][0]["faulty"] == faulty()
     stage(model, WEIGHTS)
     assert card.read_text() == text
     drill.wait(lambda: faulty() is None, 30, "the watch sees that it is whole again")
-
-
-def _left(drill: Drill, old: set[int]) -> bool:
-    return not old & drill.pids(MODEL)

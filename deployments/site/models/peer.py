@@ -35,10 +35,15 @@ class _Progress:
 class Peer:
     """One other cell. Close it, or use it in a `with`."""
 
-    def __init__(self, base_url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, base_url: str, host: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """`base_url` and `host` are `records.others.peer` and `host`. Connects to nothing."""
         self.base_url = base_url
         self._client = httpx.Client(
             base_url=base_url,
+            # The other cell's HAProxy replaces it by the name in our certificate.
+            headers={"x-medrec-host": host} if host else {},
             timeout=TIMEOUT,
             transport=transport,
             trust_env=False,  # a proxy of the network has no business between two cells

@@ -71,6 +71,6 @@ def _language(app: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _is_of(entry: Mapping[str, Any], model: Model) -> bool:
     if not isinstance(path := entry.get("path"), str):
         return False
-    folder = PROJECT_ROOT / path
+    folder = PROJECT_ROOT / Path(path).expanduser()
     below = folder.parent if folder.name == CURRENT else folder.parent.parent
     return below.resolve() == model.folder.resolve()

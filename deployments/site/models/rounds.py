@@ -6,8 +6,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from configs.args import OtherHosts
 from deployments.cell import condition
 from deployments.cell.state import Home
 from deployments.site.models.peer import Peer
@@ -27,11 +29,11 @@ Show = Callable[[Mapping[str, float]], None]
 class Rounds:
     """Runs a `Watch` until `end`. `show` is given 1 or 0 for each model: faulty or not."""
 
-    def __init__(self, store: Store, home: Home, peer: str | None, show: Show) -> None:
+    def __init__(self, store: Store, home: Home, others: OtherHosts, show: Show) -> None:
         self._stop = threading.Event()
         self.watch = Watch(
             store,
-            None if peer is None else lambda: Peer(peer),
+            None if others.peer is None else partial(Peer, others.peer, others.host),
             Pace(READ_BYTES_PER_S, self._stop),
         )
         self._home, self._show = home, show

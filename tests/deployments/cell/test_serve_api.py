@@ -56,6 +56,22 @@ def test_one_that_failed_fails_with_the_reason_and_not_the_calls() -> None:
     assert decision.detail == TRACEBACK.strip()
 
 
+def test_one_whose_deployment_failed_fails_with_what_its_replica_said() -> None:
+    failed = {"status": "DEPLOY_FAILED", "message": TRACEBACK, "replicas": []}
+    healthy = {"status": "HEALTHY", "message": "never mind", "replicas": []}
+    told = application(
+        "DEPLOY_FAILED",
+        message="Failed to update the deployments ['one'].",
+        deployments={"one": failed, "two": healthy},
+    )
+    decision = judge({"applications": {"ai": told}}, ["ai"])
+    assert decision.reason == (
+        "application ai failed to deploy: Failed to update the deployments ['one']. "
+        "configs.reader.ConfigError: args: too much\nargs: and more"
+    )
+    assert TRACEBACK.strip() in decision.detail
+
+
 def test_a_message_without_calls_is_its_own_cause() -> None:
     assert cause("The deployment failed to start 3 times.") == (
         "The deployment failed to start 3 times."

@@ -180,7 +180,7 @@ def test_a_long_file_goes_on_where_the_connection_broke_off(
     monkeypatch.setattr(peers, "PAUSE_S", 0.0)
     size = (there[0].path_of(there[1]) / WEIGHTS).stat().st_size
     line = Flaky(after=size // 3)
-    with Peer(peer.base_url, line) as flaky:
+    with Peer(peer.base_url, transport=line) as flaky:
         version = pull(Store(tmp_path / "new").model("demo"), flaky)
     assert version == there[1]
     assert f"bytes={size // 3}-" in line.ranges
@@ -192,6 +192,6 @@ def test_a_line_on_which_nothing_comes_is_given_up(
 ) -> None:
     monkeypatch.setattr(peers, "PAUSE_S", 0.0)
     line = Flaky(after=0)
-    with Peer(peer.base_url, line) as flaky, pytest.raises(PeerError, match="broken off"):
+    with Peer(peer.base_url, transport=line) as flaky, pytest.raises(PeerError, match="broken off"):
         pull(Store(tmp_path / "new").model("demo"), flaky)
     assert len(line.ranges) == peers.ATTEMPTS

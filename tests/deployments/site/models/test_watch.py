@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.args import OtherHosts
 from deployments.cell import condition
 from deployments.cell.state import Home
 from deployments.site.models import rounds
@@ -214,7 +215,7 @@ async def test_rounds_tell_the_site_the_metrics_and_the_log_and_end_at_once(
     monkeypatch.setattr(rounds, "logger", logging.getLogger("tests.rounds"))
     home = Home(tmp_path / "home")
     shown: list[Mapping[str, float]] = []
-    at_work = Rounds(Store(model.folder.parent), home, None, shown.append)
+    at_work = Rounds(Store(model.folder.parent), home, OtherHosts(), shown.append)
     at_work.begin()
     try:
         async with asyncio.timeout(10):
