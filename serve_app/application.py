@@ -50,6 +50,12 @@ def write_log_lines() -> None:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+        logging.getLogger("uvicorn.error").addFilter(_is_no_refused_websocket)
+
+
+def _is_no_refused_websocket(record: logging.LogRecord) -> bool:
+    """uvicorn 0.54 calls every WebSocket that is refused by a status a failure; anybody makes them."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def build(args: dict[str, Any] | ApiArgs) -> serve.Application:

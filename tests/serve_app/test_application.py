@@ -99,3 +99,14 @@ def test_a_ray_without_budgets_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
 def test_more_than_the_budget_is_refused_at_once(budgets: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="memory_gb"):
         build({"resources": {"memory_gb": 100.0, "cpu": 0.1}})
+
+
+def test_of_uvicorns_complaints_only_the_one_about_refused_websockets_is_dropped(
+    medrec_log: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("uvicorn.error")
+    monkeypatch.setattr(log, "filters", [])
+    write_log_lines()
+    log.error("ASGI callable returned without completing handshake.")
+    log.error("Exception in ASGI application\n")
+    assert [record.msg for record in caplog.records] == ["Exception in ASGI application\n"]

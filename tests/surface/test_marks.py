@@ -187,6 +187,19 @@ def _own_surfaces(world: World) -> Iterator[httpx.Response]:
         "/v1/break-glass", json={"patient": f"Patient/{stranger}", "reason": f"Urgência {REASON}"}
     )
     assert opened.status_code == 201, opened.text
+    alert = {
+        "severity": "critical",
+        "kind": "fall",
+        "to": {"care": True},
+        "patient": f"Patient/{world.marked}",
+        "text": f"Queda {REASON}",
+    }
+    raised = physician.post("/v1/alerts", json=alert)
+    assert raised.status_code == 201, raised.text
+    for change in ({"kind": WRONG}, {"to": {"role": WRONG}}, {"patient": WRONG}, {WRONG: WRONG}):
+        yield physician.post("/v1/alerts", json={**alert, **change})
+    yield physician.get(f"/v1/alerts/{WRONG}")
+    yield physician.get("/v1/alerts/stream", params={"after": WRONG})
     yield physician.post("/v1/break-glass", json={"patient": WRONG, "reason": REASON})
     yield physician.post("/v1/ai/decisions", json={"interaction": WRONG, "decision": WRONG})
     yield world.user("admin").put(f"/v1/ai/switches/{WRONG}", json={"enabled": WRONG})

@@ -263,6 +263,24 @@ def test_interactions_of_others_are_not_listed_or_judged(
     assert decided.status_code in (403, 404), decided.text
 
 
+def test_alerts_about_it_are_neither_raised_nor_shown_nor_taken_on(
+    world: World, pair: tuple[httpx.Client, Held]
+) -> None:
+    client, held = pair
+    asked = {"severity": "high", "kind": "fall", "to": {"care": True}, "text": held.mark}
+    about = {**asked, "patient": f"Patient/{held.patient}"}
+    assert_closed(client.post("/v1/alerts", json=about), held)
+    organization = ELSEWHERE if held.mark == "MARCAALHEIO" else None
+    raiser = world.client(world.key("system/*.cruds alerts alerts:raise", organization))
+    raised = raiser.post("/v1/alerts", json=about)
+    assert raised.status_code == 201, raised.text
+    at = f"/v1/alerts/{raised.json()['id']}"
+    assert raiser.get(at).json()["text"] == held.mark
+    for answer in (client.get(at), client.post(f"{at}/acknowledge"), client.post(f"{at}/resolve")):
+        assert_closed(answer, held)
+    assert held.mark not in client.get("/v1/alerts", params={"state": "all"}).text
+
+
 def test_break_glass_opens_it_for_the_one_who_asked_and_for_no_other_organisation(
     world: World, physician: httpx.Client, patients: Patients, colleague: httpx.Client
 ) -> None:

@@ -48,6 +48,10 @@ _OF_DECISIONS = (
     "FROM interactions.decision WHERE interaction IN (SELECT id FROM interactions.interaction "
     "WHERE patient = %(patient)s AND organization = %(organization)s)"
 )
+_OF_ALERTS = (
+    "FROM alerts.event WHERE alert IN (SELECT id FROM alerts.alert "
+    "WHERE patient = %(patient)s AND organization = %(organization)s)"
+)
 
 # Deleted in this order, which foreign keys allow.
 CATEGORIES: tuple[Category, ...] = (
@@ -62,6 +66,10 @@ CATEGORIES: tuple[Category, ...] = (
         f"DELETE {_OF_DECISIONS}",
     ),
     _records("interactions", "interactions.interaction", _AI),
+    Category(
+        "alert events", "kept", _RECORD, f"SELECT count(*) {_OF_ALERTS}", f"DELETE {_OF_ALERTS}"
+    ),
+    _records("alerts", "alerts.alert", _RECORD),
     _records("documents", "records.blob", _RECORD),
     _records("resources", "records.resource", _RECORD),
     _records("versions", "records.history", _RECORD),

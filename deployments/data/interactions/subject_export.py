@@ -17,6 +17,8 @@ import orjson
 import psycopg
 
 from configs.args import RecordsArgs
+from deployments.data.alerts.alert import read
+from deployments.data.alerts.statements import COLUMNS
 from deployments.data.audit.operator import Operator, operator_audit
 from deployments.data.audit.reader import AuditReader, AuditSearch
 from deployments.data.blobs.store import Blobs
@@ -43,6 +45,10 @@ WHERE i.patient = %s AND i.organization = %s ORDER BY d.number
 _TEXTS = """
 SELECT id, kind, part, interaction, created_at, expires_at, key_id, wrapped_key, data
 FROM interactions.short_lived WHERE patient = %s AND organization = %s ORDER BY created_at, id
+"""
+_ALERTS = f"""
+SELECT {COLUMNS} FROM alerts.alert AS a
+WHERE a.patient = %s AND a.organization = %s ORDER BY a.raised_at, a.id
 """
 _BLOBS = """
 SELECT type, resource, version, name FROM records.blob
@@ -76,7 +82,8 @@ class _Work:
 
 
 class SubjectExport:
-    """The operator's export: resources with every version, AI interactions, texts, audit, files."""
+    """The operator's export: resources with every version, AI interactions, texts, alerts, audit,
+    files."""
 
     def __init__(self, places: Places, args: RecordsArgs) -> None:
         self._places = places
@@ -102,6 +109,7 @@ class SubjectExport:
                 "records": _resources(records, work),
                 "interactions": self._interactions(work),
                 "texts": self._texts(work),
+                "alerts": self._alerts(work),
                 "audit": audit.entries(work.caller, search),
             }
             counts = {}
@@ -136,6 +144,10 @@ class SubjectExport:
             else:
                 # Sealed by whoever keeps this kind; its bytes are handed over as they are kept.
                 yield line | {"sealed_base64": base64.b64encode(bytes(data)).decode()}
+
+    async def _alerts(self, work: _Work) -> Lines:
+        for row in await work.rows(_ALERTS):
+            yield asdict(read(self._sealer, row))
 
     async def _documents(self, work: _Work) -> int:
         blobs = Blobs(self._sealer, self._places.blobs, self._args)

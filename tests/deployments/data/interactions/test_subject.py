@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from configs.args import RecordsArgs
+from deployments.data.alerts.alert import To
+from deployments.data.alerts.alerts import Alerts
+from deployments.data.audit.chain import Audit
 from deployments.data.blobs.store import Blobs
 from deployments.data.database import Database
 from deployments.data.errors import Conflict, NotFound
@@ -44,9 +47,15 @@ def places(dsns: tuple[str, str], tmp_path: Path, sealer: Sealer) -> Places:
 
 @pytest.fixture
 async def patient(
-    house: House, ledger: Ledger, decisions: Decisions, sealer: Sealer, places: Places
+    house: House,
+    ledger: Ledger,
+    decisions: Decisions,
+    sealer: Sealer,
+    places: Places,
+    database: Database,
+    audit: Audit,
 ) -> str:
-    """A patient with an observation, a document, and a chat that was accepted."""
+    """A patient with an observation, a document, an alert, and a chat that was accepted."""
     who = house.physician
     patient = await house.patient()
     await house.records.create(again(who), "Observation", people.observation(patient))
@@ -55,6 +64,9 @@ async def patient(
     await ledger.end(again(who), asked, answer())
     await decisions.decide(again(who), asked.id, "accepted")
     await keep_document(house, sealer, places, patient)
+    await Alerts(database, sealer, audit, ARGS).raise_alert(
+        again(who), severity="high", code="fall", to=To("care"), patient=patient, text=people.MARK
+    )
     return patient
 
 
@@ -106,6 +118,8 @@ async def test_an_export_holds_everything_and_is_on_record(
     asked = [line for line in lines_of(out / "texts.ndjson") if line["part"] == "input"]
     assert [line["content"] for line in asked] == [MESSAGES]
     assert {line["resourceType"] for line in lines_of(out / "audit.ndjson")} == {"AuditEvent"}
+    (alert,) = lines_of(out / "alerts.ndjson")
+    assert (alert["code"], alert["text"]) == ("fall", people.MARK)
     (document,) = (out / "documents").iterdir()
     assert document.read_bytes() == b"a scanned letter"
     assert manifest["counts"]["documents"] == 1
@@ -172,7 +186,11 @@ async def test_after_its_20_years_a_record_goes_whole_and_the_proof_stays(
         await Erasure(places).run(Subject(patient, "hospital"), records_too=True, now=LATER)
     )
     assert {name for name, line in lines.items() if line.kept} == {"audit"}
-    for table in ("records.resource", "records.history", "records.care", "records.blob"):
+    assert owner.rows("SELECT count(*) FROM alerts.event") == [(0,)]
+    for table in (
+        *("records.resource", "records.history", "records.care", "records.blob"),
+        "alerts.alert",
+    ):
         left = owner.rows(f"SELECT count(*) FROM {table} WHERE patient = %s", patient)
         assert left == [(0,)], table
     assert not [path for path in places.blobs.rglob("*") if path.is_file()]
