@@ -15,7 +15,7 @@ from deployments.cell.state import HOME_VARIABLE, CellError, Home
 from deployments.site.models.store import Model, Store
 from serve_app.cli import app, models_cell
 from tests.conftest import LOCAL
-from tests.deployments.site.models.stores import WEIGHTS, served, source, spoil, staged
+from tests.deployments.site.models.stores import HOST, WEIGHTS, served, source, spoil, staged
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> Path:
             application["args"]["language"][0]["path"] = path
         else:
             records = application["args"].setdefault("records", {})
-            records["models"] = str(tmp_path / "store")
+            records |= {"models": str(tmp_path / "store"), "others": {"host": HOST}}
     file = tmp_path / "cell.yaml"
     file.write_text(yaml.safe_dump(site), encoding="utf-8")
     return file

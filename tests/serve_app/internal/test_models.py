@@ -18,6 +18,7 @@ from deployments.site.models.switching import switch
 from serve_app.internal import models as internal
 from serve_app.internal.models import model_routes
 from serve_app.surface import create_app
+from tests.deployments.site.models import stores
 from tests.deployments.site.models.stores import WEIGHTS, served, staged
 from tests.serve_app.fake_language import FakeLanguage
 from tests.serve_app.fake_security import services_of
@@ -101,7 +102,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[http.client.HTTPCo
 
 
 def asked(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
-    connection.request("GET", path, headers={"connection": "close"})
+    connection.request("GET", path, headers={"connection": "close", "x-medrec-host": stores.HOST})
     answer = connection.getresponse()
     return answer.status, answer.read()
 

@@ -8,17 +8,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from configs.args import Limits
 from deployments.site.models.staging import stage
 from deployments.site.models.store import Model, Store
 from serve_app.internal.models import model_routes
+from serve_app.surface import create_app
 from tests.configs.folders import write_folder
+from tests.serve_app.fake_language import FakeLanguage
+from tests.serve_app.fake_security import services_of
 
 WEIGHTS = "model.safetensors"
+HOST = "mac-a"
 
 
 def source(folder: Path, text: str = "one") -> Path:
@@ -49,9 +55,14 @@ def spoil(file: Path) -> None:
 
 @contextmanager
 def served(store: Store) -> Iterator[str]:
-    """The internal surface of a cell with that store, behind a gate that is open; its base URL."""
-    app = FastAPI()
-    app.include_router(model_routes(store))
+    """The surface of a cell with that store, whose gate knows `HOST`; its base URL."""
+
+    def routes(app: FastAPI) -> None:
+        app.include_router(model_routes(store))
+
+    services = services_of(FakeLanguage())
+    services = replace(services, routes=(routes,), callers=frozenset((HOST,)))
+    app = create_app(services, Limits())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -17,7 +17,7 @@ from deployments.site.models.peer import Peer
 from deployments.site.models.store import Model, Store
 from deployments.site.models.switching import switch
 from deployments.site.models.verification import Fault, faults
-from tests.deployments.site.models.stores import WEIGHTS, served, spoil, staged
+from tests.deployments.site.models.stores import HOST, WEIGHTS, served, spoil, staged
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def there(tmp_path: Path) -> tuple[Model, str]:
 @pytest.fixture
 def peer(tmp_path: Path, there: tuple[Model, str]) -> Iterator[Peer]:
     """The other cell, over loopback."""
-    with served(Store(tmp_path / "there" / "store")) as url, Peer(url) as found:
+    with served(Store(tmp_path / "there" / "store")) as url, Peer(url, HOST) as found:
         yield found
 
 
@@ -137,6 +137,14 @@ def test_pull_of_what_is_not_there_says_so(tmp_path: Path, peer: Peer) -> None:
         pull(Store(tmp_path / "new").model("other"), peer)
 
 
+def test_a_cell_that_does_not_know_this_one_gives_nothing(tmp_path: Path, peer: Peer) -> None:
+    with (
+        Peer(peer.base_url, "mac-z") as stranger,
+        pytest.raises(PeerError, match="not known there"),
+    ):
+        pull(Store(tmp_path / "new").model("demo"), stranger)
+
+
 def test_a_cell_that_is_away_is_an_error_in_a_sentence(tmp_path: Path) -> None:
     with Peer("http://127.0.0.1:9") as peer, pytest.raises(PeerError, match="the manifest of demo"):
         pull(Store(tmp_path / "new").model("demo"), peer)
@@ -180,7 +188,7 @@ def test_a_long_file_goes_on_where_the_connection_broke_off(
     monkeypatch.setattr(peers, "PAUSE_S", 0.0)
     size = (there[0].path_of(there[1]) / WEIGHTS).stat().st_size
     line = Flaky(after=size // 3)
-    with Peer(peer.base_url, transport=line) as flaky:
+    with Peer(peer.base_url, HOST, line) as flaky:
         version = pull(Store(tmp_path / "new").model("demo"), flaky)
     assert version == there[1]
     assert f"bytes={size // 3}-" in line.ranges
@@ -192,6 +200,6 @@ def test_a_line_on_which_nothing_comes_is_given_up(
 ) -> None:
     monkeypatch.setattr(peers, "PAUSE_S", 0.0)
     line = Flaky(after=0)
-    with Peer(peer.base_url, transport=line) as flaky, pytest.raises(PeerError, match="broken off"):
+    with Peer(peer.base_url, HOST, line) as flaky, pytest.raises(PeerError, match="broken off"):
         pull(Store(tmp_path / "new").model("demo"), flaky)
     assert len(line.ranges) == peers.ATTEMPTS

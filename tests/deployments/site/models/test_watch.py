@@ -24,7 +24,7 @@ from deployments.site.models.store import Model, Store
 from deployments.site.models.switching import switch
 from deployments.site.models.verification import Pace, Stopped, digest
 from deployments.site.models.watch import MEND_EVERY_S, READ_EVERY_S, Watch
-from tests.deployments.site.models.stores import WEIGHTS, served, source, spoil, staged
+from tests.deployments.site.models.stores import HOST, WEIGHTS, served, source, spoil, staged
 
 FULL_SPEED = Pace()
 
@@ -49,7 +49,7 @@ class Clock:
 
 def watch_of(model: Model, clock: Clock, url: str | None = None) -> Watch:
     store = Store(model.folder.parent)
-    return Watch(store, None if url is None else lambda: Peer(url), FULL_SPEED, clock)
+    return Watch(store, None if url is None else lambda: Peer(url, HOST), FULL_SPEED, clock)
 
 
 def read_all(watch: Watch) -> int:
