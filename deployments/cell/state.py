@@ -20,16 +20,13 @@ from typing import IO, Any
 
 from configs.reader import PROJECT_ROOT
 from deployments.cell import processes
+from deployments.cell.errors import CellError as CellError
 from deployments.cell.ports import Ports
 from deployments.cell.processes import Recorded
 
 HOME_VARIABLE = "MEDREC_HOME"
 STOP_GRACE_S = 4.0
 PUBLIC_URL_VARIABLE = "MEDREC_PUBLIC_URL"
-
-
-class CellError(Exception):
-    """The operator can act on it: a cell cannot start, was not found, or did not stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from configs.args import RecordsArgs
 from configs.cell import ApiApplication, CellConfig, DataApplication
 from deployments.cell.state import Home
 from deployments.data import postgres
+from deployments.data.backup import settings as backup
+from deployments.data.backup.server import backup_settings, let_archiver_in
 from deployments.data.places import places
 
 Tell = Callable[[str], None]
@@ -33,7 +35,11 @@ def start(home: Home, tell: Tell) -> subprocess.Popen[bytes]:
     if not server.exists:
         tell("making the database")
     server.initialise()
-    return server.start()
+    archiving = home.path / backup.FILE
+    if not archiving.exists():
+        return server.start()
+    let_archiver_in(archiving)
+    return server.start(backup_settings(archiving), backup.credentials(backup.read(archiving)))
 
 
 def bring_up(

@@ -93,10 +93,14 @@ class LocalServer:
             raise CellError(f"initdb failed: {done.stderr.strip()}")
         draft.rename(self.data)
 
-    def start(self, other: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        other: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
         """Start the server on an initialised folder and return at once. Raises `CellError`.
 
-        `other` settings go before ours.
+        `other` settings go before ours; `variables` are for the programs that it starts.
         """
         self._clear_orphans()
         self.sockets.mkdir(mode=0o700, exist_ok=True)
@@ -110,7 +114,7 @@ class LocalServer:
                     *(word for name in options for word in ("-c", f"{name}={options[name]}")),
                 ],
                 cwd="/",
-                env=_environment(),
+                env={**(variables or {}), **_environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

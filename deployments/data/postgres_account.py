@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import TypedDict
 
-from deployments.cell.state import CellError
+from deployments.cell.errors import CellError
 
 NAME = "medrec-postgres"
 _TIMEOUT_S = 30
@@ -41,6 +41,12 @@ def hand_over(folder: Path) -> None:
     if (entry := _entry()) is not None:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
         let_through(folder)
+
+
+def give(file: Path) -> None:
+    """Make a file of ours the account's own; nothing where the account is our own."""
+    if (entry := _entry()) is not None:
+        os.chown(file, entry.pw_uid, entry.pw_gid)
 
 
 def let_through(path: Path) -> None:

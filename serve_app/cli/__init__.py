@@ -18,6 +18,7 @@ from deployments.edge.haproxy import HaproxyError
 from serve_app.cli import drill
 from serve_app.cli.ai import app as ai_app
 from serve_app.cli.audit import app as audit_app
+from serve_app.cli.backup import app as backup_app
 from serve_app.cli.ca import app as ca_app
 from serve_app.cli.demo import app as demo_app
 from serve_app.cli.key import app as key_app
@@ -37,6 +38,7 @@ ray_app = typer.Typer(help="The Ray below a cell.", no_args_is_help=True)
 app.add_typer(ray_app, name="ray")
 app.add_typer(audit_app, name="audit")
 app.add_typer(seal_app, name="seal")
+app.add_typer(backup_app, name="backup")
 app.add_typer(ca_app, name="ca")
 app.add_typer(site_app, name="site")
 app.add_typer(demo_app, name="demo")

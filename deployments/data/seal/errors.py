@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.cell.state import CellError
+from deployments.cell.errors import CellError
 from deployments.data.errors import DataError
 
 

@@ -65,6 +65,11 @@ class Bundle:
         public = X25519PublicKey.from_public_bytes(self.public_key)
         return replace(made, sealed=_SUITE.encrypt(keys.dump(), public, _info(made)))
 
+    def also_seal(self, plain: bytes, purpose: bytes) -> bytes:
+        """Something else for the same holders; `also_open` opens it for the same purpose."""
+        public = X25519PublicKey.from_public_bytes(self.public_key)
+        return _SUITE.encrypt(plain, public, purpose + self.fingerprint.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -108,6 +113,25 @@ def establish(keys: SiteKeys, *, holders: int, threshold: int) -> tuple[Bundle, 
 
 def recover(bundle: Bundle, shares: Sequence[str]) -> SiteKeys:
     """The site keys, from the texts of enough shares. Raises `SiteKeysError` that says why not."""
+    private = _private_key(bundle, shares)
+    try:
+        plain = _SUITE.decrypt(bundle.sealed, private, _info(bundle))
+    except (InvalidTag, ValueError):
+        raise SiteKeysError("the bundle is damaged: take another copy of it") from None
+    return parse(plain, "the bundle's content")
+
+
+def also_open(bundle: Bundle, shares: Sequence[str], sealed: bytes, purpose: bytes) -> bytes:
+    """What `Bundle.also_seal` sealed. Raises `SiteKeysError` that says why not."""
+    try:
+        return _SUITE.decrypt(
+            sealed, _private_key(bundle, shares), purpose + bundle.fingerprint.encode()
+        )
+    except (InvalidTag, ValueError):
+        raise SiteKeysError("what the escrow sealed is damaged: take another copy") from None
+
+
+def _private_key(bundle: Bundle, shares: Sequence[str]) -> X25519PrivateKey:
     words = list(dict.fromkeys(_words(text, number) for number, text in enumerate(shares, 1)))
     if len(words) < bundle.threshold:
         raise SiteKeysError(
@@ -126,11 +150,7 @@ def recover(bundle: Bundle, shares: Sequence[str]) -> SiteKeys:
         raise SiteKeysError(
             f"the shares are of another escrow than this bundle ({bundle.fingerprint})"
         )
-    try:
-        plain = _SUITE.decrypt(bundle.sealed, private, _info(bundle))
-    except (InvalidTag, ValueError):
-        raise SiteKeysError("the bundle is damaged: take another copy of it") from None
-    return parse(plain, "the bundle's content")
+    return private
 
 
 def parse_bundle(data: bytes, origin: str) -> Bundle:
