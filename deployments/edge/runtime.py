@@ -15,7 +15,8 @@ _MOST_BYTES = 4 * 2**20
 BACKENDS = ("at_once", "reads", "others", "emergency")
 # HAProxy management guide, 9.3, `show servers state`: operational and administrative state.
 _RUNNING = {"1", "2"}
-_MAINTENANCE, _DRAIN = 0x01 | 0x02 | 0x04, 0x08 | 0x10
+# Bit 0x04 only says that the configuration had it begin in maintenance.
+_MAINTENANCE, _DRAIN = 0x01 | 0x02, 0x08 | 0x10
 
 
 class RuntimeUnavailable(Exception):

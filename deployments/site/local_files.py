@@ -21,12 +21,12 @@ from deployments.site.trust.renewal import edge_files, ensure_site, host_files
 def write_files(plan: Plan, folder: Path) -> None:
     """Every file of every host. Raises `CellError`, `OSError`."""
     passwords = read_or_make(folder / "database_passwords.json")
-    _certificates(plan, folder / "ca")
+    put_certificates(plan, folder / "ca")
     for host in plan.hosts.values():
         _write_host(plan, host, passwords)
 
 
-def _certificates(plan: Plan, folder: Path) -> None:
+def put_certificates(plan: Plan, folder: Path) -> None:
     """The site's authority, and each host's own files of it."""
     names = {host.name: [host.address, "localhost", LOOPBACK] for host in plan.hosts.values()}
     shared = plan.site.edge

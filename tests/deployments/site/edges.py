@@ -1,0 +1,204 @@
+"""Real HAProxies of a site on one loopback, with made-up API replicas behind the cells'."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+
+from configs.reader import PROJECT_ROOT
+from configs.site import Site, load_site
+from deployments.cell.ports import Ports, is_free
+from deployments.edge import haproxy, runtime
+from deployments.site.edge_config import write_haproxy
+from deployments.site.local_files import put_certificates
+from deployments.site.plan import HostPlan, Plan, on_this_machine
+from deployments.site.ports import BLOCK
+
+READY_TIMEOUT_S = 20.0
+
+
+@dataclass
+class Replica:
+    """An API replica as the cells' HAProxies see one; what it answers can be changed."""
+
+    cell: str
+    port: int
+    ready: bool = True
+    pause_s: float = 0.0
+    hang_up: bool = False
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        replica = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path == "/-/routes":
+                    self.answer(200, json.dumps({"/": "api"}).encode())
+                    return
+                if self.path == "/health/ready":
+                    self.answer(200 if replica.ready else 503, b"{}")
+                    return
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                replica.seen.append((self.command, self.path, headers))
+                if replica.pause_s:
+                    time.sleep(replica.pause_s)
+                if replica.hang_up:
+                    self.close_connection = True
+                    return
+                self.answer(200, replica.cell.encode())
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.do_GET()
+
+            def answer(self, status: int, body: bytes) -> None:
+                with suppress(OSError):
+                    self.send_response(status)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """HAProxy resets its checks' connections; that is no error."""
+
+        self.server = Server(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+
+
+@dataclass
+class Edges:
+    """The HAProxies of every host, and a replica in each cell and in the emergency cell."""
+
+    plan: Plan
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> HostPlan:
+        return self.plan.edges[0]
+
+    def start(self, host: HostPlan) -> None:
+        config = write_haproxy(self.plan, host)
+        haproxy.check(config)
+        with (host.home.logs / "haproxy.log").open("ab") as log:
+            self.processes[host.name] = subprocess.Popen(
+                [haproxy.binary(), "-W", "-db", "-f", str(config)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self, host: str) -> None:
+        process = self.processes.pop(host)
+        process.terminate()
+        process.wait(10)
+
+    def context(self, identity: str | None = None) -> ssl.SSLContext:
+        """A client's TLS: with the certificate of a host or device folder, or with none."""
+        made = ssl.create_default_context(cafile=str(self.edge.tls / "ca.crt"))
+        if identity is not None:
+            folder = self.plan.hosts[identity].tls
+            made.load_cert_chain(folder / "host.crt", folder / "host.key")
+        return made
+
+    def client(self, context: ssl.SSLContext | None = None) -> httpx.Client:
+        """A client of the first edge."""
+        return httpx.Client(
+            base_url=f"https://localhost:{self.edge.ports.https}",
+            verify=context or self.context(),
+            timeout=30,
+            trust_env=False,
+        )
+
+    def is_up(self, host: HostPlan, backend: str, name: str) -> bool:
+        with suppress(runtime.RuntimeUnavailable):
+            return any(
+                s.is_up and s.backend == backend and s.name == name
+                for s in runtime.servers(host.haproxy_socket)
+            )
+        return False
+
+    def wait_up(self, name: str, up: bool = True, backend: str = "others") -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while self.is_up(self.edge, backend, name) != up:
+            assert time.monotonic() < deadline, f"{name} in {backend} is never {up}"
+            time.sleep(0.05)
+
+    def states(self, states: dict[str, runtime.ServerState]) -> None:
+        runtime.bring_about(self.edge.haproxy_socket, states)
+
+
+def quick(site: Site) -> Site:
+    """The local site with the checks of a test: what takes seconds there takes a fraction here."""
+    fast = {"every_s": 0.2, "fast_s": 0.1, "timeout_s": 0.5, "fall": 3, "rise": 2}
+    raw = site.model_dump(mode="json")
+    raw["edge"] |= {"cells": fast, "emergency": fast, "public_name": "localhost"}
+    raw["edge"] |= {"requests_per_10_s": 2000}
+    return Site.model_validate(raw)
+
+
+def free_plan(site: Site, folder: Path) -> Plan:
+    """The plan on ports that are free now."""
+    for index in range(20):
+        base, offset = 14_400 + 200 * index, 1000 * (index % 6)
+        plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=offset)
+        blocks = range(base, base + BLOCK * len(plan.hosts))
+        ingress = [host.cell_ports for host in plan.hosts.values()]
+        if all(is_free(port) for port in blocks) and all(_is_free(ports) for ports in ingress):
+            return plan
+    raise AssertionError("no free ports")
+
+
+def _is_free(ports: Ports) -> bool:
+    return is_free(ports.public) and is_free(ports.ingress_first)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Edges]:
+    """Cells, emergency cell and the first edge, up."""
+    plan = free_plan(quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml")), folder)
+    for host in plan.hosts.values():
+        host.home.prepare()
+    put_certificates(plan, folder / "ca")
+    edges = Edges(plan)
+    try:
+        hosts = [*plan.cells, *([plan.cloud] if plan.cloud else [])]
+        for host in hosts:
+            edges.replicas[host.name] = Replica(host.name, host.cell_ports.ingress_first)
+            edges.replicas[host.name].start()
+            edges.start(host)
+        edges.start(edges.edge)
+        for cell in plan.cells:
+            edges.wait_up(cell.name)
+        yield edges
+    finally:
+        for name in list(edges.processes):
+            edges.stop(name)
+        for replica in edges.replicas.values():
+            replica.stop()

@@ -1,0 +1,230 @@
+"""The edges of a site by their real HAProxies: who gets in, what is repeated, who takes over."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.deployments.site.edges import Edges, running
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edges]:
+    with running(tmp_path_factory.mktemp("edges")) as edges:
+        yield edges
+
+
+@pytest.fixture(autouse=True)
+def whole(site: Edges) -> None:
+    """Each test finds both cells well, and what they have seen forgotten."""
+    for cell in site.plan.cells:
+        replica = site.replicas[cell.name]
+        replica.ready, replica.pause_s, replica.hang_up = True, 0.0, False
+        if replica.server is None:
+            replica.start()
+    site.states({"mac-a": "ready", "mac-b": "ready", "cloud": "drain"})
+    for cell in site.plan.cells:
+        for backend in ("at_once", "reads", "others"):
+            site.wait_up(cell.name, backend=backend)
+    for replica in site.replicas.values():
+        replica.seen.clear()
+
+
+def test_clients_reach_the_primary_over_tls_1_3_and_http_2(site: Edges) -> None:
+    with site.client() as client:
+        answer = client.get("/fhir/Patient/1")
+    assert answer.text == "mac-a"
+    assert answer.headers["x-request-id"]
+    context = site.context()
+    context.set_alpn_protocols(["h2"])
+    port = site.edge.ports.https
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        assert (secure.version(), secure.selected_alpn_protocol()) == ("TLSv1.3", "h2")
+
+
+def test_tls_1_2_is_refused(site: Edges) -> None:
+    context = site.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(httpx.ConnectError), site.client(context) as client:
+        client.get("/v1/models")
+
+
+def test_the_plain_port_only_redirects(site: Edges) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{site.edge.ports.http}/v1/models?a=1", trust_env=False)
+    assert answer.status_code == 308
+    assert answer.headers["location"] == f"{site.plan.public_url}/v1/models?a=1"
+
+
+def test_every_answer_carries_the_security_headers_those_of_the_edge_too(site: Edges) -> None:
+    with site.client() as client:
+        answers = [client.get("/v1/models"), client.get("/internal/condition")]
+    assert [answer.status_code for answer in answers] == [200, 404]
+    for answer in answers:
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/internal/blobs/a", "/%69nternal/condition", "/internal", "/-/routes", "/metrics"]
+)
+def test_what_is_for_hosts_and_checks_is_not_for_clients(site: Edges, path: str) -> None:
+    with site.client() as client:
+        assert client.get(path).status_code == 404
+    assert not site.replicas["mac-a"].seen
+
+
+def test_a_client_cannot_say_that_it_is_a_host_or_a_device_or_another_address(site: Edges) -> None:
+    forged = {
+        "x-medrec-host": "mac-b",
+        "x-medrec-device": "physician",
+        "x-forwarded-for": "10.9.9.9",
+        "forwarded": "for=10.9.9.9",
+        "x-request-timeout-seconds": "9999",
+        "x-request-disconnect-disabled": "1",
+    }
+    with site.client() as client:
+        client.get("/fhir/Patient/1", headers=forged)
+    [(_, _, headers)] = site.replicas["mac-a"].seen
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert not set(forged) - {"x-forwarded-for"} & set(headers)
+
+
+def test_a_hosts_certificate_is_no_devices(site: Edges) -> None:
+    with site.client(site.context("mac-b")) as client:
+        client.get("/fhir/Patient/1")
+    [(_, _, headers)] = site.replicas["mac-a"].seen
+    assert "x-medrec-device" not in headers
+
+
+def test_a_cell_asks_for_a_hosts_certificate_and_tells_its_name_to_the_api(site: Edges) -> None:
+    cell = site.plan.cells[0]
+    url = f"https://localhost:{cell.ports.api_tls}/internal/condition"
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url, verify=site.context(), trust_env=False)
+    for host, status in (("mac-b", 200), ("edge-1", 200), ("witness", 403)):
+        answer = httpx.get(url, verify=site.context(host), trust_env=False)
+        assert answer.status_code == status
+    callers = [headers["x-medrec-host"] for _, _, headers in site.replicas["mac-a"].seen]
+    assert callers == ["mac-b", "edge-1"]
+
+
+def test_a_cells_own_front_lets_nobody_say_that_he_is_a_host(site: Edges) -> None:
+    port = site.plan.cells[0].cell_ports.public
+    forged = {"x-medrec-host": "mac-b"}
+    url = f"http://127.0.0.1:{port}"
+    assert (
+        httpx.get(f"{url}/internal/condition", headers=forged, trust_env=False).status_code == 404
+    )
+    httpx.get(f"{url}/v1/models", headers=forged, trust_env=False)
+    [(_, _, headers)] = site.replicas["mac-a"].seen
+    assert "x-medrec-host" not in headers
+
+
+def test_a_cell_that_loses_its_replicas_is_replaced_unseen_for_reads_and_writes(
+    site: Edges,
+) -> None:
+    site.replicas["mac-a"].stop()
+    with site.client() as client:
+        # The first one finds out; a write would be told so with 503, which clients repeat.
+        answers = [client.get("/v1/models").text for _ in range(3)]
+        answers += [client.post("/fhir/Observation", content=b"x").text for _ in range(3)]
+    assert answers == ["mac-b"] * 6
+
+
+def test_a_read_whose_answer_has_not_begun_is_repeated_at_the_other_cell(site: Edges) -> None:
+    site.replicas["mac-a"].hang_up = True
+    with site.client() as client:
+        threading.Timer(0.3, site.replicas["mac-a"].stop).start()
+        site.replicas["mac-a"].pause_s = 0.6
+        assert client.get("/fhir/Patient/1").text == "mac-b"
+
+
+def test_a_write_that_arrived_is_never_repeated(site: Edges) -> None:
+    site.replicas["mac-a"].hang_up = True
+    with site.client() as client:
+        answer = client.post("/fhir/Observation", content=b"x")
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "bad_gateway"
+    assert len(site.replicas["mac-a"].seen) == 1
+    assert not site.replicas["mac-b"].seen
+
+
+def test_a_frozen_cell_is_left_within_seconds_and_no_read_fails(site: Edges) -> None:
+    frozen = site.processes["mac-a"]
+    family = [psutil.Process(frozen.pid), *psutil.Process(frozen.pid).children()]
+    with site.client() as client:
+        for process in family:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert client.get("/v1/models").text == "mac-b"
+            assert client.post("/fhir/Observation", content=b"x").text == "mac-b"
+            assert time.monotonic() - began < 5
+            site.wait_up("mac-a", up=False)
+        finally:
+            for process in family:
+                process.send_signal(signal.SIGCONT)
+
+
+def test_the_emergency_cell_is_asked_only_once_it_was_opened(site: Edges) -> None:
+    for cell in site.plan.cells:
+        site.replicas[cell.name].stop()
+        for backend in ("at_once", "reads", "others"):
+            site.wait_up(cell.name, up=False, backend=backend)
+    with site.client() as client:
+        answer = client.get("/v1/mode")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        site.states({"cloud": "ready"})
+        site.wait_up("cloud", backend="emergency")
+        assert client.get("/v1/mode").text == "cloud"
+        site.states({"cloud": "drain"})
+        assert client.get("/v1/mode").status_code == 503
+
+
+def test_a_drained_cell_gets_nothing_new_and_the_exporter_is_for_hosts_alone(site: Edges) -> None:
+    site.states({"mac-a": "drain"})
+    with site.client() as client:
+        assert client.get("/fhir/Patient/1").text == "mac-b"
+    url = f"https://localhost:{site.edge.ports.exporter}/metrics"
+    page = httpx.get(url, verify=site.context("witness"), trust_env=False).text
+    assert 'haproxy_server_status{proxy="others",server="mac-a",state="DRAIN"} 1' in page
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url, verify=site.context(), trust_env=False)
+
+
+def test_no_request_fails_while_the_edge_reads_its_configuration_again(site: Edges) -> None:
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with site.client() as client:
+                try:
+                    answer = client.get("/v1/models")
+                    if answer.status_code != 200:
+                        failures.append(str(answer.status_code))
+                except httpx.TransportError as error:
+                    failures.append(type(error).__name__)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    site.processes["edge-1"].send_signal(signal.SIGUSR2)
+    time.sleep(1.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
