@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from configs.reader import PROJECT_ROOT, read_yaml
-from deployments.data.postgres import APPLICATION, DATABASE, OWNER
 from deployments.site import patroni_files
+from deployments.site.cells import cell_config
 from deployments.site.edge_config import write_haproxy
 from deployments.site.etcd import etcd_config
 from deployments.site.passwords import Passwords, read_or_make
@@ -49,29 +45,7 @@ def _write_host(plan: Plan, host: HostPlan, passwords: Passwords) -> None:
     if role == "cell":
         patroni_files.put(plan, host, patroni_config(plan, host, passwords), passwords)
     if role in ("cell", "emergency"):
-        _put(host.cell_config, yaml.safe_dump(_cell_config(plan, host), sort_keys=False))
-
-
-def _cell_config(plan: Plan, host: HostPlan) -> dict[str, Any]:
-    raw = read_yaml(PROJECT_ROOT / str(host.host.config))
-    for app in raw["applications"]:
-        if app["name"] not in ("data", "api"):
-            continue
-        rules = app["args"]["records"] = dict(app["args"]["records"])
-        others: dict[str, Any] = {"host": host.name, "callers": [e.name for e in plan.edges]}
-        if host.host.role == "cell":
-            for key, role in (("dsn", APPLICATION), ("owner_dsn", OWNER)):
-                rules[key] = (
-                    f"host={LOOPBACK} port={host.ports.primary} dbname={DATABASE} user={role} "
-                    f"passfile={host.passfile} connect_timeout=3"
-                )
-            others["callers"] += [c.name for c in plan.cells if c != host]
-            if len(plan.cells) > 1:
-                others["peer"] = f"http://{LOOPBACK}:{host.ports.peer}"
-        rules["deadline_s"] = 30.0
-        rules["sign_in"] = {"issuer": plan.public_url}
-        rules["others"] = others
-    return raw
+        _put(host.cell_config, cell_config(plan, host))
 
 
 def _put(path: Path, text: str) -> None:

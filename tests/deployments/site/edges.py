@@ -19,6 +19,7 @@ from configs.reader import PROJECT_ROOT
 from configs.site import Site, load_site
 from deployments.cell.ports import Ports, is_free
 from deployments.edge import haproxy, runtime
+from deployments.edge.decision import ServerState
 from deployments.site.edge_config import write_haproxy
 from deployments.site.local_files import put_certificates
 from deployments.site.plan import HostPlan, Plan, on_this_machine
@@ -150,7 +151,7 @@ class Edges:
             assert time.monotonic() < deadline, f"{name} in {backend} is never {up}"
             time.sleep(0.05)
 
-    def states(self, states: dict[str, runtime.ServerState]) -> None:
+    def states(self, states: dict[str, ServerState]) -> None:
         runtime.bring_about(self.edge.haproxy_socket, states)
 
 
