@@ -11,14 +11,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from configs.args import HostName, Seconds, Strict
 from configs.reader import ConfigError, Problem, read_yaml, shape_problems
 
+
+def _network(text: str) -> str:
+    """An address or a network in its own form. Raises `ValueError`."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError("is neither an address nor a network, as 10.20.0.0/24 is") from None
+
+
 Role = Literal["cell", "edge", "witness", "emergency"]
 Preset = Literal["single", "mvp", "production"]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Network = Annotated[str, AfterValidator(_network)]
 _ADDRESS = re.compile(r"^[A-Za-z0-9.:-]{1,253}$")
 
 
@@ -156,6 +166,25 @@ class Emergency(Strict):
     )
 
 
+class Firewall(Strict):
+    """Who may reach the hosts beside each other and the clients."""
+
+    clients: list[Network] = Field(
+        default=["0.0.0.0/0", "::/0"], description="Networks of the clients, towards the edges."
+    )
+    admin: list[Network] = Field(
+        default_factory=list, description="Networks that may reach the hosts by SSH; none if empty."
+    )
+    monitoring: list[Network] = Field(
+        default_factory=list, description="Networks or addresses that Prometheus asks from."
+    )
+    services: list[Network] = Field(
+        default_factory=list,
+        description="Servers of names and time (DNS, NTP) that an `mvp` site's hosts may ask: they "
+        "may open no other connection to anything outside the site.",
+    )
+
+
 class Drills(Strict):
     """When drills run by themselves: systemd calendar expressions, and their limits."""
 
@@ -177,6 +206,7 @@ class Site(Strict):
     database: Database = Field(default=Database(), description="PostgreSQL under Patroni.")
     failover: Failover = Field(default=Failover(), description="Who serves.")
     emergency: Emergency = Field(default=Emergency(), description="The reduced service.")
+    firewall: Firewall = Field(default=Firewall(), description="Who may reach the hosts.")
     drills: Drills = Field(default=Drills(), description="When drills run.")
 
     @model_validator(mode="after")
