@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from deployments.data.blobs.disk import PARTS, SUFFIX, is_written
 from deployments.data.database import Database
 
 OLDER_THAN_S = 3600.0
+# Longer than an upload's row comes after its file; measured, not read off a clock that may jump.
+SETTLE_S = 120.0
 ASIDE_S = 7 * 86_400.0
 _BATCH = 500
 _FEW = 16
@@ -35,33 +37,46 @@ class Swept:
 
 
 async def sweep(
-    database: Database, folder: Path, *, deadline: float, older_than_s: float = OLDER_THAN_S
+    database: Database,
+    folder: Path,
+    *,
+    deadline: float,
+    older_than_s: float = OLDER_THAN_S,
+    settle_s: float = SETTLE_S,
 ) -> Swept:
     """Remove stale temporary files and orphans. Safe beside uploads, and to repeat.
 
-    A database that knows hardly any of many files is taken for the wrong one, and nothing of them
-    is removed.
+    An orphan is one at two looks, `settle_s` apart. A database that knows hardly any of many files is
+    taken for the wrong one, and nothing of them is removed.
     """
     before = time.time() - older_than_s
     parts = await asyncio.to_thread(_remove_stale_parts, folder, before)
     await asyncio.to_thread(_remove_set_aside, folder, time.time() - ASIDE_S)
     names = await asyncio.to_thread(lambda: list(_published(folder, before)))
-    orphans: list[str] = []
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        async with database.transaction(deadline=deadline, read_only=True) as connection:
-            cursor = await connection.execute("SELECT records.blobs_known(%s)", (batch,))
-            known = {row[0] for row in await cursor.fetchall()}
-        orphans += [name for name in batch if name not in known]
+    orphans = await _without_row(database, names, deadline)
     if len(orphans) > max(_FEW, len(names) // 2):
         reason = f"{len(orphans)} of {len(names)} blobs have no row: is this their database?"
         _log.critical("%s", reason)
         return Swept(len(names), parts, 0, reason)
+    if orphans:
+        await asyncio.sleep(settle_s)
+        orphans = await _without_row(database, orphans, deadline)
     for name in orphans:
         await asyncio.to_thread(files.remove, folder, name)
     if parts or orphans:
         _log.warning("removed %d stale uploads and %d orphaned blobs", parts, len(orphans))
     return Swept(len(names), parts, len(orphans))
+
+
+async def _without_row(database: Database, names: Sequence[str], deadline: float) -> list[str]:
+    found: list[str] = []
+    for start in range(0, len(names), _BATCH):
+        batch = list(names[start : start + _BATCH])
+        async with database.transaction(deadline=deadline, read_only=True) as connection:
+            cursor = await connection.execute("SELECT records.blobs_known(%s)", (batch,))
+            known = {row[0] for row in await cursor.fetchall()}
+        found += [name for name in batch if name not in known]
+    return found
 
 
 def _remove_stale_parts(folder: Path, before: float) -> int:

@@ -408,12 +408,27 @@ async def test_sweeping_removes_rests_and_leaves_what_is_owned_or_young(
         (folder / files.CORRUPT / name).write_bytes(b"x")
         os.utime(folder / files.CORRUPT / name, (moment, moment))
 
-    swept = await sweep(database, folder, deadline=deadline())
+    swept = await sweep(database, folder, deadline=deadline(), settle_s=0)
     assert (swept.looked_at, swept.parts, swept.orphans, swept.refused) == (2, 1, 1, "")
     names = {path.name for path in left_in(folder)}
     assert names == {owned.name, young.name, "just mended"}
-    again = await sweep(database, folder, deadline=deadline())
+    again = await sweep(database, folder, deadline=deadline(), settle_s=0)
     assert (again.parts, again.orphans) == (0, 0)
+
+
+async def test_sweeping_spares_an_upload_whose_row_comes_while_a_clock_has_jumped(
+    blobs: Blobs, database: Database, dsns: tuple[str, str], folder: Path
+) -> None:
+    add_version(dsns[1])
+    draft = await blobs.put(stream(b"content"), announced=None)
+    # As a clock that is hours ahead sees it.
+    sweeping = asyncio.create_task(
+        sweep(database, folder, deadline=deadline(), older_than_s=-7200.0, settle_s=0.5)
+    )
+    await asyncio.sleep(0.2)
+    await keep(blobs, database, draft)
+    assert (await sweeping).orphans == 0
+    assert [path.name for path in left_in(folder)] == [draft.name]
 
 
 async def test_sweeping_leaves_everything_if_the_database_looks_like_another_one(
@@ -424,7 +439,7 @@ async def test_sweeping_leaves_everything_if_the_database_looks_like_another_one
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
         os.utime(path, (1, 1))
-    swept = await sweep(database, folder, deadline=deadline())
+    swept = await sweep(database, folder, deadline=deadline(), settle_s=0)
     assert swept.refused == "20 of 20 blobs have no row: is this their database?"
     assert len(left_in(folder)) == 20
 
@@ -464,8 +479,8 @@ async def test_kill_9_in_mid_upload_leaves_a_rest_that_frees_its_promise_and_is_
         # Somebody writes it: however old it looks, it stays.
         (part,) = left_in(folder)
         os.utime(part, (1, 1))
-        assert (await sweep(database, folder, deadline=deadline())).parts == 0
+        assert (await sweep(database, folder, deadline=deadline(), settle_s=0)).parts == 0
         process.send_signal(signal.SIGKILL)
     assert disk.promised() == 0
-    assert (await sweep(database, folder, deadline=deadline())).parts == 1
+    assert (await sweep(database, folder, deadline=deadline(), settle_s=0)).parts == 1
     assert left_in(folder) == []
