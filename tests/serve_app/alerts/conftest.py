@@ -13,6 +13,8 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -73,6 +75,19 @@ class Replica:
         return httpx.AsyncClient(base_url=self.base_url, headers=headers, trust_env=False)
 
 
+class _Routed:
+    """Answers HAProxy's check as Serve's servers do."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/-/routes":
+            await JSONResponse({"/": "api"})(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 @dataclass
 class Served:
     """What the replicas of a test are made of."""
@@ -85,7 +100,7 @@ class Served:
     tokens: Tokens = field(default_factory=Tokens)
 
     @asynccontextmanager
-    async def replica(self, *, lasts_s: float = 600.0) -> AsyncIterator[Replica]:
+    async def replica(self, *, lasts_s: float = 600.0, port: int = 0) -> AsyncIterator[Replica]:
         """Another replica on the same database; a feed and a hub of its own."""
         alerts = Alerts(self.database, self.sealer, self.audit, self.args)
         rules = self.args.alerts
@@ -101,8 +116,8 @@ class Served:
             parts=(feed, hub),
             deadline_s=5.0,
         )
-        app = ServeAnswers(create_app(services, Limits(), behind_serve=True))
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+        app = _Routed(ServeAnswers(create_app(services, Limits(), behind_serve=True)))
+        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
