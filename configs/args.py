@@ -309,6 +309,12 @@ class RecordsArgs(Strict):
     deadline_s: Seconds = Field(
         default=10.0, description="Longest time for one request on records; then 504."
     )
+    failover_wait_s: Seconds = Field(
+        default=0.5,
+        description="Longest time that a request on records waits for a database which is away; "
+        "then 503. Where another takes over (Patroni): as long as that may take, 30, and "
+        "`deadline_s` with it.",
+    )
     organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")] = Field(
         default="hospital", description="Id of the Organization that operators act for."
     )
@@ -360,6 +366,8 @@ class RecordsArgs(Strict):
             raise ValueError("dsn and owner_dsn are given together or not at all")
         if not self.audit and not self.demo:
             raise ValueError("audit can be off only with demo")
+        if self.failover_wait_s > self.deadline_s:
+            raise ValueError("failover_wait_s is longer than deadline_s: nobody could wait so long")
         return self
 
 

@@ -50,7 +50,12 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     rules = args.records
     at = places(rules, home)
     sealer = Sealer.load(at.secrets)
-    database = Database(at.dsn, connections=rules.pool_connections, name="medrec-api")
+    database = Database(
+        at.dsn,
+        connections=rules.pool_connections,
+        name="medrec-api",
+        failover_wait_s=rules.failover_wait_s,
+    )
     audit = Audit(database, at.journal, enabled=rules.audit)
     records = Records(database, sealer, audit, rules, RuleWatch(sealer, audit, rules))
     accounts = open_accounts(

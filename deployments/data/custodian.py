@@ -132,7 +132,12 @@ class Custodian:
         migrate(where.owner_dsn)
         if not data.records.demo:
             refuse_demo(where)
-        self._database = Database(where.dsn, connections=CONNECTIONS, name="medrec-custodian")
+        self._database = Database(
+            where.dsn,
+            connections=CONNECTIONS,
+            name="medrec-custodian",
+            failover_wait_s=data.records.failover_wait_s,
+        )
         self._audit = Audit(self._database, where.journal, enabled=data.records.audit)
         self._watch = Watch()
         self._keeper = Keeper(data.records, self._database, where.blobs, own_home)

@@ -1,9 +1,10 @@
-"""The database as the API and the custodian use it: a bounded pool, one kind of transaction.
+"""The database as the API and the custodian use it: bounded connections, one kind of transaction.
 
 Every transaction has a deadline that holds even against a server that has stopped answering: what
-a cancel cannot end, the end of the socket does. A transaction fails in one of three ways, and the
-error says which: nothing was written (`StoreUnavailable`, `DeadlineExceeded`, `Conflict`), or
-nobody knows (`CommitUnknown`).
+a cancel cannot end, the end of the socket does. One that cannot begin waits for the server, for
+`failover_wait_s` at most. A transaction fails in one of three ways, and the error says which:
+nothing was written (`StoreUnavailable`, `DeadlineExceeded`, `Conflict`), nothing was written and it
+may simply be done again (`Interrupted`), or nobody knows (`CommitUnknown`).
 """
 
 from __future__ import annotations
@@ -19,90 +20,80 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from deployments.data.database_errors import lost, refusal
-from deployments.data.errors import CommitUnknown, DataError, DeadlineExceeded, StoreUnavailable
+from configs.args import RecordsArgs
+from deployments.data.connections import Connection, Connections
+from deployments.data.database_errors import lost, moved, refusal
+from deployments.data.errors import (
+    CommitUnknown,
+    DataError,
+    DeadlineExceeded,
+    Interrupted,
+    StoreUnavailable,
+)
 
 Compartment = Literal["care", "all", "none"]
 
-_WAITING_PER_CONNECTION = 32
-_CONNECT_TIMEOUT_S = 3
-_RECONNECT_TIMEOUT_S = 4.0
-# While the server is known to be away nobody waits longer than this for a connection.
-_AWAY_WAIT_S = 0.5
+FAILOVER_WAIT_S = RecordsArgs().failover_wait_s
+# Without an answer for this long to somebody who waits for one, the server is taken to be away.
+SILENT_S = 0.5
 # The server's own timeout comes first; the socket is cut when even that does not arrive.
 _CUT_AFTER_S = 0.25
-_CLOSE_TIMEOUT_S = 5.0
 _RETRY_AFTER_S = 1.0
 # What row-level security compares with is an id; anything else never reaches a statement.
 _ID = re.compile(r"[A-Za-z0-9.:/_-]{0,128}")
 
 
-class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection that counts the server's warnings: one during COMMIT is not a success."""
-
-    warnings = 0
-
-    def watch_warnings(self) -> None:
-        self.add_notice_handler(self._count)
-
-    def _count(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.severity_nonlocalized == "WARNING":
-            self.warnings += 1
-
-
 class Database:
     """One database, for one event loop."""
 
-    def __init__(self, dsn: str, *, connections: int, name: str = "medrec") -> None:
-        """`connections` is the most there are at a time, `name` what the server calls them."""
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        connections: int,
+        name: str = "medrec",
+        failover_wait_s: float = FAILOVER_WAIT_S,
+    ) -> None:
+        """`connections` is the most there are at a time, `name` what the server calls them.
+
+        `failover_wait_s`: for how long a request waits for a server that is away.
+        """
         self.dsn = dsn
-        self._connections = connections
-        self._name = name
-        self._pool: AsyncConnectionPool[_Connection] | None = None
-        self._away = False
+        self.failover_wait_s = failover_wait_s
+        self._most, self._name = connections, name
+        self._connections: Connections | None = None
+        self._asking: dict[object, float] = {}
 
     async def open(self) -> None:
         """Begin to connect, in the background: an absent server delays nobody here."""
-        if self._pool is not None:
-            return
-        self._pool = AsyncConnectionPool(
-            self.dsn,
-            connection_class=_Connection,
-            kwargs={
-                "autocommit": True,
-                "application_name": self._name,
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "keepalives_idle": 10,
-                "keepalives_interval": 2,
-                "keepalives_count": 3,
-            },
-            min_size=min(2, self._connections),
-            max_size=self._connections,
-            max_waiting=_WAITING_PER_CONNECTION * self._connections,
-            reconnect_timeout=_RECONNECT_TIMEOUT_S,
-            configure=self._connected,
-            reconnect_failed=self._not_connected,
-            name=self._name,
-            open=False,
-        )
-        await self._pool.open(wait=False)
+        if self._connections is None:
+            self._connections = Connections(
+                self.dsn, most=self._most, name=self._name, away_wait_s=self.failover_wait_s
+            )
+            self._connections.open()
 
     async def close(self) -> None:
         """Give the connections back; whoever waits for one is refused."""
-        if self._pool is not None:
-            await self._pool.close(timeout=_CLOSE_TIMEOUT_S)
-            self._pool = None
+        if self._connections is not None:
+            closing, self._connections = self._connections, None
+            await closing.close()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server refuses connections, or has been silent while somebody asks."""
+        if self._connections is None or self._connections.is_away:
+            return True
+        first = next(iter(self._asking.values()), None)
+        if first is None:
+            return False
+        return time.monotonic() - max(first, self._connections.answered_at) > SILENT_S
 
     def figures(self) -> dict[str, int]:
         """Connections there are, those at rest and the requests that wait for one."""
-        found = self._pool.get_stats() if self._pool is not None else {}
-        return {
-            "connections": found.get("pool_size", 0),
-            "idle": found.get("pool_available", 0),
-            "waiting": found.get("requests_waiting", 0),
-        }
+        if self._connections is None:
+            return {"connections": 0, "idle": 0, "waiting": 0}
+        return self._connections.figures()
 
     @asynccontextmanager
     async def transaction(
@@ -120,6 +111,7 @@ class Database:
         Row-level security sees `organization`, `practitioner` and `compartment`. Not `durable`:
         the commit is seen by others at once and survives the server from the next durable one on.
         Inside the block psycopg's errors are its own; what leaves the block is a `DataError`.
+        After `Interrupted` the block may run again (deployments/data/repeating.py).
         """
         words = _beginning(organization, practitioner, compartment, durable, read_only)
         connection, cut = await self._begun(words, deadline)
@@ -127,49 +119,56 @@ class Database:
             try:
                 yield connection
             except psycopg.Error as error:
+                if moved(error, read_only=read_only):
+                    connection.pgconn.finish()
                 raise refusal(error, expired=_expired(deadline), read_only=read_only) from None
             await self._commit(connection, deadline)
         finally:
             await self._give_back(connection, cut)
 
-    async def _begun(self, words: str, deadline: float) -> tuple[_Connection, asyncio.TimerHandle]:
+    async def _begun(self, words: str, deadline: float) -> tuple[Connection, asyncio.TimerHandle]:
         """A connection with the transaction begun, and the timer that cuts it off.
 
-        A server that was restarted leaves dead connections in the pool; they are passed over.
+        A server that was restarted leaves dead connections behind; they are passed over.
         """
-        while True:
-            connection = await self._connection(deadline)
-            cut = _cut_at(connection, deadline + _CUT_AFTER_S)
-            begun = False
-            try:
-                left_ms = max(1, int((deadline - time.monotonic()) * 1000))
-                await connection.execute(words.replace("$left", str(left_ms)).encode())
-                begun = True
-                return connection, cut
-            except psycopg.Error as error:
-                if not lost(connection, error):
-                    raise refusal(error, expired=_expired(deadline)) from None
-                if _expired(deadline):
-                    raise DeadlineExceeded("the database did not answer in time") from None
-            finally:
-                if not begun:
-                    await self._give_back(connection, cut)
-
-    async def _connection(self, deadline: float) -> _Connection:
-        if self._pool is None:
+        connections = self._connections
+        if connections is None:
             raise StoreUnavailable("the database is not open", retry_after_s=_RETRY_AFTER_S)
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise DeadlineExceeded("the time limit passed before the database was asked")
+        asking = object()
+        self._asking[asking] = time.monotonic()
         try:
-            return await self._pool.getconn(min(left_s, _AWAY_WAIT_S) if self._away else left_s)
-        except (PoolTimeout, TooManyRequests):
-            reason = "the database cannot be reached" if self._away else "the database is busy"
-        except PoolClosed:
-            reason = "the database is closed"
-        raise StoreUnavailable(reason, retry_after_s=_RETRY_AFTER_S)
+            while True:
+                if _expired(deadline):
+                    raise DeadlineExceeded("the time limit passed before the database was asked")
+                connection = await connections.get(deadline)
+                cut = await self._asked(connection, words, deadline)
+                if cut is not None:
+                    connections.answered()
+                    return connection, cut
+        finally:
+            self._asking.pop(asking)
 
-    async def _commit(self, connection: _Connection, deadline: float) -> None:
+    async def _asked(
+        self, connection: Connection, words: str, deadline: float
+    ) -> asyncio.TimerHandle | None:
+        """Begin the transaction; None where the connection was dead already."""
+        cut = _cut_at(connection, deadline + _CUT_AFTER_S)
+        begun = False
+        try:
+            left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+            await connection.execute(words.replace("$left", str(left_ms)).encode())
+            begun = True
+        except psycopg.Error as error:
+            if not lost(connection, error):
+                raise refusal(error, expired=_expired(deadline)) from None
+            if _expired(deadline):
+                raise DeadlineExceeded("the database did not answer in time") from None
+        finally:
+            if not begun:
+                await self._give_back(connection, cut)
+        return cut if begun else None
+
+    async def _commit(self, connection: Connection, deadline: float) -> None:
         """Commit, or say exactly what has become of it."""
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
@@ -177,7 +176,7 @@ class Database:
         if _expired(deadline):
             raise DeadlineExceeded("the time limit passed before the commit")
         if status != TransactionStatus.INTRANS:
-            raise StoreUnavailable("the connection was lost before the commit")
+            raise Interrupted("the connection was lost before the commit")
         before = connection.warnings
         try:
             done = await connection.execute(b"COMMIT")
@@ -191,7 +190,7 @@ class Database:
         if done.statusmessage != "COMMIT":
             raise DataError("the transaction was rolled back instead of committed")
 
-    async def _give_back(self, connection: _Connection, cut: asyncio.TimerHandle) -> None:
+    async def _give_back(self, connection: Connection, cut: asyncio.TimerHandle) -> None:
         """Return the connection at rest, or broken: never one that the pool would have to wait for."""
         try:
             if connection.pgconn.transaction_status in (
@@ -204,15 +203,10 @@ class Database:
             cut.cancel()
             if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection.pgconn.finish()
-            if self._pool is not None:
-                await asyncio.shield(self._pool.putconn(connection))
-
-    async def _connected(self, connection: _Connection) -> None:
-        connection.watch_warnings()
-        self._away = False
-
-    async def _not_connected(self, pool: object) -> None:
-        self._away = True
+            if self._connections is not None:
+                self._connections.put(connection)
+            else:
+                connection.pgconn.finish()
 
 
 def _beginning(
@@ -246,7 +240,7 @@ def cut_off(connection: psycopg.AsyncConnection[Any]) -> None:
         twin.shutdown(socket.SHUT_RDWR)
 
 
-def _cut_at(connection: _Connection, moment: float) -> asyncio.TimerHandle:
+def _cut_at(connection: Connection, moment: float) -> asyncio.TimerHandle:
     """End the connection's socket at `moment`: whoever waits on it is woken by its end."""
     loop = asyncio.get_running_loop()
     return loop.call_later(max(0.0, moment - time.monotonic()), cut_off, connection)

@@ -15,6 +15,7 @@ from deployments.data.errors import (
     DataError,
     DeadlineExceeded,
     Forbidden,
+    Interrupted,
     StoreUnavailable,
 )
 
@@ -23,8 +24,9 @@ _READ_ONLY = "25006"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION = {"40001", "40P01"}
 _EXPIRED = {"57014", "25P03", "25P04"}
+# It shuts down, crashed, starts, idles us out.
+_INTERRUPTED = {"57P01", "57P02", "57P03", "57P05"}
 _UNAVAILABLE = {
-    *("57P01", "57P02", "57P03", "57P05"),  # it shuts down, crashed, starts, idles us out
     *("53000", "53100", "53200", "53300", "53400"),  # out of disk, memory, connections, limits
     "55P03",  # a lock that somebody holds for long: a migration
 }
@@ -39,6 +41,11 @@ def lost(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool
     )
 
 
+def moved(error: psycopg.Error, *, read_only: bool) -> bool:
+    """Whether the server takes writes no more: another is the primary now, or will be soon."""
+    return error.sqlstate == _READ_ONLY and not read_only
+
+
 def refusal(error: psycopg.Error, *, expired: bool, read_only: bool = False) -> DataError:
     """The error for something that was not committed.
 
@@ -50,8 +57,14 @@ def refusal(error: psycopg.Error, *, expired: bool, read_only: bool = False) -> 
         return Conflict("others changed the same at the same time", code="serialization")
     if state in _EXPIRED or (expired and not state):
         return DeadlineExceeded("the database did not answer in time")
-    standby = state == _READ_ONLY and not read_only
-    if standby or state in _UNAVAILABLE or state.startswith("08") or _is_break(error, state):
+    if (
+        moved(error, read_only=read_only)
+        or state in _INTERRUPTED
+        or state.startswith("08")
+        or _is_break(error, state)
+    ):
+        return Interrupted("the database is not available", retry_after_s=_RETRY_AFTER_S)
+    if state in _UNAVAILABLE:
         return StoreUnavailable("the database is not available", retry_after_s=_RETRY_AFTER_S)
     if state == "42501":
         return Forbidden("the database refuses this to the caller")

@@ -126,6 +126,10 @@ class StoreUnavailable(DataError):
     issue = "transient"
 
 
+class Interrupted(StoreUnavailable):
+    """Nobody's fault: the database went away before the commit; it may be done again as a whole."""
+
+
 class DeadlineExceeded(DataError):
     """Nobody's fault: the time limit passed; nothing was written."""
 

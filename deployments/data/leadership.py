@@ -49,7 +49,9 @@ class Leadership:
                 application_name="medrec-custodian-lock",
             )
         # Taken again by its holder it would count twice, and nobody would give it back twice.
-        query = "SELECT 1" if self.is_held else "SELECT pg_try_advisory_lock(%(key)s)"
+        # A standby, or a primary that was demoted, has locks of its own: they mean nothing.
+        primary = "SELECT NOT pg_is_in_recovery()"
+        query = primary if self.is_held else f"{primary} AND pg_try_advisory_lock(%(key)s)"
         cursor = await self._connection.execute(query, None if self.is_held else {"key": LOCK})
         row = await cursor.fetchone()
         return row is not None and bool(row[0])

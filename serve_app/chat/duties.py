@@ -44,7 +44,7 @@ class ChatDuties(Protocol):
 class PatientRecords(Protocol):
     """The records, as far as a chat needs them (deployments/data/records/store.py)."""
 
-    async def ai_refused(self, caller: Caller, patient_id: str) -> str | None:
+    async def ai_refused(self, caller: Caller, /, patient_id: str) -> str | None:
         """The id of the Consent that refuses AI. `NotFound` and `Forbidden` as for a read."""
 
 

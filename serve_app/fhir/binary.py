@@ -32,6 +32,7 @@ from deployments.data.errors import (
 from deployments.data.principal import Caller
 from deployments.data.records.shapes import Stored
 from deployments.data.records.store import Records
+from deployments.data.repeating import repeated
 from serve_app.auth.guard import caller_of
 from serve_app.body import read_json
 from serve_app.errors import UnsupportedMediaType
@@ -150,8 +151,11 @@ class Binaries:
 
     async def _keep(self, caller: Caller, resource: dict[str, Any], draft: Draft) -> Any:
         """Write resource and row together; the file goes again where that certainly failed."""
+        placed = False
 
         async def beside(connection: psycopg.AsyncConnection[Any], stored: Stored) -> None:
+            nonlocal placed
+            placed = True
             await self._blobs.keep(
                 connection,
                 draft,
@@ -177,7 +181,8 @@ class Binaries:
         except DataError:
             await self._blobs.discard(draft)
             raise
-        if written.replayed:
+        # What is replayed may be this very upload, committed by an attempt that was cut off.
+        if written.replayed and not placed:
             await self._blobs.discard(draft)
         return written
 
@@ -210,6 +215,7 @@ class Binaries:
         first = await anext(pieces, b"")
         return content.Download(first, pieces, 200 if part is None else 206, headers)
 
+    @repeated
     async def _find(self, caller: Caller, stored: Stored) -> BlobRef:
         who = caller.principal
         async with self._database.transaction(

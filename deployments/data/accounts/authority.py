@@ -7,8 +7,9 @@ known; nothing of a patient can be read then, because that needs the database it
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from deployments.data import scopes
 from deployments.data.accounts.keys import hash_of, is_well_formed, looks_like_key
@@ -25,6 +26,8 @@ from deployments.data.errors import (
     StoreUnavailable,
 )
 from deployments.data.principal import Principal
+
+_PAUSE_S = 0.1
 
 _SESSION = """
 SELECT FROM accounts.session s JOIN accounts.account a ON a.id = s.account
@@ -65,9 +68,13 @@ class Authority:
         """
         self._demo = demo
         self._tokens, self._database, self._provider = tokens, database, provider
-        self._sessions: Remembered[bool] = Remembered(clock=clock)
-        self._keys: Remembered[Principal | None] = Remembered(clock=clock)
-        self._links: Remembered[Principal | None] = Remembered(clock=clock)
+
+        def away() -> bool:
+            return self._database.is_away
+
+        self._sessions = Remembered[bool](is_away=away, must_know=False, clock=clock)
+        self._keys = Remembered[Principal | None](is_away=away, clock=clock)
+        self._links = Remembered[Principal | None](is_away=away, clock=clock)
 
     async def verify(self, token: str) -> Principal:
         """Whose credentials these are. Raises `Unauthenticated`, `Forbidden`, `StoreUnavailable`."""
@@ -115,10 +122,26 @@ class Authority:
         if not is_well_formed(text):
             raise refused()
         digest = hash_of(text)
-        who = await self._keys.get(digest.hex(), lambda: self._holder(digest))
+        who = await self._found(self._keys, digest.hex(), lambda: self._holder(digest))
         if who is None:
             raise refused()
         return who
+
+    async def _found(
+        self,
+        remembered: Remembered[Principal | None],
+        key: str,
+        load: Callable[[], Awaitable[Principal | None]],
+    ) -> Principal | None:
+        """What only the database can tell: over its failover too, where it was never asked before."""
+        until = time.monotonic() + self._database.failover_wait_s
+        while True:
+            try:
+                return await remembered.get(key, load)
+            except (StoreUnavailable, DeadlineExceeded):
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
 
     async def _holder(self, digest: bytes) -> Principal | None:
         deadline = time.monotonic() + LOOKUP_S
@@ -142,7 +165,7 @@ class Authority:
             return  # When it was last used is a convenience; the key itself was found.
 
     async def _by_provider(self, identity: Identity) -> Principal:
-        who = await self._links.get(identity.sub, lambda: self._linked(identity.sub))
+        who = await self._found(self._links, identity.sub, lambda: self._linked(identity.sub))
         if who is None:
             message = "No account here is linked to this identity: medrec user add --openid-sub."
             raise Forbidden(message, code="account_not_linked")

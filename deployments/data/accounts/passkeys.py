@@ -28,6 +28,7 @@ from webauthn.helpers.structs import (
     ResidentKeyRequirement,
     UserVerificationRequirement,
 )
+from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 from configs.args import SignIn
 from deployments.data import scopes
@@ -38,6 +39,7 @@ from deployments.data.audit.entry import entry_of
 from deployments.data.database import Database
 from deployments.data.errors import Conflict, Forbidden, Invalid, NotFound
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeated
 
 Connection = AsyncConnection[tuple[Any, ...]]
 CHALLENGE_S = 300
@@ -99,6 +101,7 @@ class Passkeys:
         self._site = settings.relying_party_id
         self._origins = settings.relying_party_origins or origins_of(issuer)
 
+    @repeated
     async def begin_registration(self, caller: Caller, username: str) -> Challenge:
         """Options to make a passkey for a signed-in person."""
         async with self._database.transaction(deadline=caller.deadline) as connection:
@@ -130,7 +133,7 @@ class Passkeys:
     ) -> Passkey:
         """Keep a new passkey. Raises `Invalid` (`bad_passkey`, `bad_challenge`) or `Conflict`."""
         who = caller.principal
-        challenge = await self._taken(challenge_id, "register", who.id, caller.deadline)
+        challenge = await self._taken(caller, challenge_id, "register", who.id)
         try:
             verified = webauthn.verify_registration_response(
                 credential=parse_registration_credential_json(credential),
@@ -141,6 +144,18 @@ class Passkeys:
             )
         except (WebAuthnException, ValueError, TypeError, KeyError, AttributeError):
             raise _bad() from None
+        row = await self._kept(caller, verified, name)
+        if row is None:
+            raise Conflict("This passkey is registered already.", code="passkey_exists")
+        passkey = Passkey(bytes_to_base64url(verified.credential_id), name, row[0], None)
+        await self._journal.journal(entry_of(caller, "passkey-registered", passkey=passkey.id))
+        return passkey
+
+    @repeated
+    async def _kept(
+        self, caller: Caller, verified: VerifiedRegistration, name: str
+    ) -> tuple[Any, ...] | None:
+        """When it was kept, as a row; None if it was there before."""
         async with self._database.transaction(deadline=caller.deadline) as connection:
             cursor = await connection.execute(
                 "INSERT INTO accounts.passkey (id, account, public_key, sign_count, name)"
@@ -148,19 +163,15 @@ class Passkeys:
                 " RETURNING extract(epoch FROM created_at)::float8",
                 [
                     verified.credential_id,
-                    who.id,
+                    caller.principal.id,
                     verified.credential_public_key,
                     verified.sign_count,
                     name,
                 ],
             )
-            row = await cursor.fetchone()
-        if row is None:
-            raise Conflict("This passkey is registered already.", code="passkey_exists")
-        passkey = Passkey(bytes_to_base64url(verified.credential_id), name, row[0], None)
-        await self._journal.journal(entry_of(caller, "passkey-registered", passkey=passkey.id))
-        return passkey
+            return await cursor.fetchone()
 
+    @repeated
     async def begin_sign_in(self, origin: Origin) -> Challenge:
         """Options to sign in with whichever passkey the browser holds. Raises `TooMany`."""
         async with self._database.transaction(
@@ -187,16 +198,8 @@ class Passkeys:
         origin: Origin,
     ) -> Grant:
         """A session of the passkey's owner. Raises `Invalid`, whatever is not right with it."""
-        challenge = await self._taken(challenge_id, "sign-in", None, origin.deadline)
-        async with self._database.transaction(deadline=origin.deadline) as connection:
-            account, reason = await self._proved(connection, challenge, credential)
-            opened: Opened | None = None
-            if account is not None and not reason:
-                granted = scopes.ROLE_SCOPES[account.role]
-                if asked is not None and not (granted := scopes.narrowed(granted, asked)):
-                    raise Invalid("None of these scopes is this role's.", code="bad_scope")
-                who = account.principal(granted, PASSKEY)
-                opened = await self._sessions.open(connection, who, origin)
+        challenge = await self._taken(origin, challenge_id, "sign-in", None)
+        account, opened, reason = await self._opened(origin, challenge, credential, asked)
         if opened is None:
             known = account.principal(frozenset()) if account else None
             await self._journal.journal(origin.entry("sign-in", "denied", known, reason=reason))
@@ -212,19 +215,14 @@ class Passkeys:
         self, caller: Caller, challenge_id: str, credential: dict[str, Any]
     ) -> Opened:
         """The caller's session, as signed in now. Raises `Invalid` or `Forbidden`."""
-        challenge = await self._taken(challenge_id, "sign-in", None, caller.deadline)
-        opened: Opened | None = None
-        async with self._database.transaction(deadline=caller.deadline) as connection:
-            account, reason = await self._proved(connection, challenge, credential)
-            if account is not None and account.id != caller.principal.id:
-                reason = "another-account"
-            if account is not None and not reason:
-                opened = await self._sessions.step_up(connection, caller.principal, PASSKEY)
+        challenge = await self._taken(caller, challenge_id, "sign-in", None)
+        opened, reason = await self._renewed(caller, challenge, credential)
         if opened is None:
             await self._journal.journal(entry_of(caller, "step-up", "denied", reason=reason))
             raise Forbidden("This passkey is not right for it.", code="wrong_passkey")
         return opened
 
+    @repeated
     async def list(self, caller: Caller) -> list[Passkey]:
         """The caller's passkeys, the oldest first."""
         async with self._database.transaction(
@@ -245,16 +243,54 @@ class Passkeys:
             key = base64url_to_bytes(passkey)
         except ValueError:
             raise NotFound("There is no such passkey.") from None
+        if not await self._removed(caller, key):
+            raise NotFound("There is no such passkey.")
+        await self._journal.journal(
+            entry_of(caller, "account-change", change="passkey-removed", passkey=passkey[:64])
+        )
+
+    @repeated
+    async def _removed(self, caller: Caller, key: bytes) -> bool:
         async with self._database.transaction(deadline=caller.deadline) as connection:
             cursor = await connection.execute(
                 "DELETE FROM accounts.passkey WHERE id = %s AND account::text = %s",
                 [key, caller.principal.id],
             )
-        if cursor.rowcount == 0:
-            raise NotFound("There is no such passkey.")
-        await self._journal.journal(
-            entry_of(caller, "account-change", change="passkey-removed", passkey=passkey[:64])
-        )
+        return cursor.rowcount > 0
+
+    @repeated
+    async def _opened(
+        self,
+        origin: Origin,
+        challenge: bytes,
+        credential: dict[str, Any],
+        asked: frozenset[str] | None,
+    ) -> tuple[Account | None, Opened | None, str]:
+        """Whose passkey it is, the session that it opened, and why none if none."""
+        opened: Opened | None = None
+        async with self._database.transaction(deadline=origin.deadline) as connection:
+            account, reason = await self._proved(connection, challenge, credential)
+            if account is not None and not reason:
+                granted = scopes.ROLE_SCOPES[account.role]
+                if asked is not None and not (granted := scopes.narrowed(granted, asked)):
+                    raise Invalid("None of these scopes is this role's.", code="bad_scope")
+                who = account.principal(granted, PASSKEY)
+                opened = await self._sessions.open(connection, who, origin)
+        return account, opened, reason
+
+    @repeated
+    async def _renewed(
+        self, caller: Caller, challenge: bytes, credential: dict[str, Any]
+    ) -> tuple[Opened | None, str]:
+        """The caller's session, signed in anew, and why not if it is not."""
+        opened: Opened | None = None
+        async with self._database.transaction(deadline=caller.deadline) as connection:
+            account, reason = await self._proved(connection, challenge, credential)
+            if account is not None and account.id != caller.principal.id:
+                reason = "another-account"
+            if account is not None and not reason:
+                opened = await self._sessions.step_up(connection, caller.principal, PASSKEY)
+        return opened, reason
 
     async def _challenge(
         self, connection: Connection, purpose: str, account: str | None
@@ -265,11 +301,12 @@ class Passkeys:
         )
         return challenge_id, challenge
 
+    @repeated
     async def _taken(
-        self, challenge_id: str, purpose: str, account: str | None, deadline: float
+        self, asker: Origin | Caller, challenge_id: str, purpose: str, account: str | None
     ) -> bytes:
         """The challenge, which is used up by this. In a transaction of its own: it stays so."""
-        async with self._database.transaction(deadline=deadline) as connection:
+        async with self._database.transaction(deadline=asker.deadline) as connection:
             cursor = await connection.execute(_TAKE, [challenge_id, purpose, account])
             row = await cursor.fetchone()
         if row is None or not row[1]:

@@ -16,13 +16,14 @@ from psycopg import AsyncConnection
 
 from configs.args import SignIn
 from deployments.data import scopes
-from deployments.data.accounts.attempts import Attempts, too_many
+from deployments.data.accounts.attempts import Attempts, Taken, too_many
 from deployments.data.accounts.keys import hash_of
 from deployments.data.accounts.origin import Journal, Origin
 from deployments.data.accounts.tokens import Tokens
 from deployments.data.database import Database
 from deployments.data.errors import Forbidden, Invalid
-from deployments.data.principal import Principal, Role
+from deployments.data.principal import Caller, Principal, Role
+from deployments.data.repeating import repeated
 
 Connection = AsyncConnection[tuple[Any, ...]]
 # A client that refreshes in a loop must sign in again instead of filling the table.
@@ -144,9 +145,7 @@ class Sessions:
 
     async def refresh(self, token: str, asked: frozenset[str] | None, origin: Origin) -> Grant:
         """The next access and refresh token. Raises `Invalid` (`invalid_grant`) or `TooMany`."""
-        async with self._database.transaction(deadline=origin.deadline) as connection:
-            who, opened, reason = await self._turned(connection, token)
-            taken = await self._attempts.take(connection, origin) if who is None else None
+        who, opened, reason, taken = await self._renewed(origin, token)
         if taken is not None and taken.wait_s > 0 and not taken.is_first:
             raise too_many(taken.wait_s)
         if opened is None:
@@ -157,9 +156,20 @@ class Sessions:
         await self._journal.journal(origin.entry("refresh", "success", who, **details))
         return grant
 
-    async def end(self, session: str, *, deadline: float) -> None:
+    @repeated
+    async def _renewed(
+        self, origin: Origin, token: str
+    ) -> tuple[Principal | None, Opened | None, str, Taken | None]:
+        """As `_turned`, and how long an address that comes with unknown tokens has to wait."""
+        async with self._database.transaction(deadline=origin.deadline) as connection:
+            who, opened, reason = await self._turned(connection, token)
+            taken = await self._attempts.take(connection, origin) if who is None else None
+        return who, opened, reason, taken
+
+    @repeated
+    async def end(self, caller: Caller, session: str) -> None:
         """Revoke a session; its tokens are worth nothing from now on."""
-        async with self._database.transaction(deadline=deadline) as connection:
+        async with self._database.transaction(deadline=caller.deadline) as connection:
             await connection.execute(_REVOKE, [session])
 
     async def step_up(

@@ -21,6 +21,7 @@ from deployments.data.audit.entry import entry_of
 from deployments.data.database import Database
 from deployments.data.errors import Forbidden, Invalid, NotFound
 from deployments.data.principal import Caller, Principal
+from deployments.data.repeating import repeated
 
 Connection = AsyncConnection[tuple[Any, ...]]
 PASSWORD = ("pwd",)
@@ -69,7 +70,7 @@ class SignIns:
 
         Unknown, wrong, disabled: one answer, after one time.
         """
-        found = await self._found(unicodedata.normalize("NFC", username), origin)
+        found = await self._found(origin, unicodedata.normalize("NFC", username))
         await self._refuse_if_waiting(found, origin, "sign-in")
         right = await self._hashing.verify(password, found.hash, deadline=origin.deadline)
         account = found.account
@@ -83,8 +84,7 @@ class SignIns:
             if not granted:
                 raise Invalid("None of these scopes is this role's.", code="bad_scope")
         who = account.principal(granted, PASSWORD)
-        async with self._unlocked(found, origin, "sign-in") as connection:
-            opened = await self._sessions.open(connection, who, origin)
+        opened = await self._opened(origin, found, who)
         entry = origin.entry("sign-in", "success", who, **_details(opened.principal))
         await self._journal.journal(entry)
         return self._sessions.granted(opened)
@@ -92,14 +92,13 @@ class SignIns:
     async def step_up(self, caller: Caller, password: str) -> Grant:
         """A fresh access token of the same session. Raises `Forbidden` or `TooMany`."""
         origin = Origin.of(caller)
-        found = await self._found_again(caller, origin)
+        found = await self._found_again(origin, caller)
         await self._refuse_if_waiting(found, origin, "step-up")
         right = await self._hashing.verify(password, found.hash, deadline=origin.deadline)
         if found.account is None or found.account.disabled or not right:
             await self._failed(found, origin, "step-up", "wrong")
             raise Forbidden("The password is not right.", code="wrong_password")
-        async with self._unlocked(found, origin, "step-up") as connection:
-            opened = await self._sessions.step_up(connection, caller.principal, PASSWORD)
+        opened = await self._renewed(origin, found, caller.principal)
         return await self.stepped_up(caller, opened)
 
     async def stepped_up(self, caller: Caller, opened: Opened) -> Grant:
@@ -110,11 +109,16 @@ class SignIns:
 
     async def change_password(self, caller: Caller, password: str) -> None:
         """Set a new password and end every other session of the person. Raises `Invalid`."""
-        who = caller.principal
         username = await self.username(caller)
         stored = await self._hashing.hash(
             passwords.checked(password, username), deadline=caller.deadline
         )
+        await self._password_set(caller, stored)
+        await self._journal.journal(entry_of(caller, "password-changed"))
+
+    @repeated
+    async def _password_set(self, caller: Caller, stored: str) -> None:
+        who = caller.principal
         async with self._database.transaction(deadline=caller.deadline) as connection:
             await connection.execute(
                 "UPDATE accounts.account SET password_hash = %s, password_changed_at = now()"
@@ -126,16 +130,16 @@ class SignIns:
                 " AND revoked_at IS NULL AND id IS DISTINCT FROM %s",
                 [who.id, who.session],
             )
-        await self._journal.journal(entry_of(caller, "password-changed"))
 
     async def sign_out(self, caller: Caller) -> None:
         """End the caller's session."""
         session = caller.principal.session
         if session is None:
             raise Forbidden("There is no session here to end.", code="no_session")
-        await self._sessions.end(session, deadline=caller.deadline)
+        await self._sessions.end(caller, session)
         await self._journal.journal(entry_of(caller, "sign-out", session=session))
 
+    @repeated
     async def username(self, caller: Caller) -> str:
         """The name that a signed-in person goes by. Raises `NotFound` for machines."""
         async with self._database.transaction(
@@ -149,7 +153,8 @@ class SignIns:
             raise NotFound("These credentials are no person's.", code="no_account")
         return str(row[0])
 
-    async def _found(self, username: str, origin: Origin) -> _Found:
+    @repeated
+    async def _found(self, origin: Origin, username: str) -> _Found:
         where = "lower(a.username) = lower(%(name)s)"
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
@@ -157,7 +162,8 @@ class SignIns:
             taken = await self._attempts.take(connection, origin)
             return await self._looked_up(connection, where, username, origin, taken)
 
-    async def _found_again(self, caller: Caller, origin: Origin) -> _Found:
+    @repeated
+    async def _found_again(self, origin: Origin, caller: Caller) -> _Found:
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
         ) as connection:
@@ -187,11 +193,25 @@ class SignIns:
                 await self._journal.journal(entry)
             raise too_many(found.wait_s)
 
-    async def _failed(self, found: _Found, origin: Origin, action: str, reason: str) -> None:
+    @repeated
+    async def _opened(self, origin: Origin, found: _Found, who: Principal) -> Opened:
+        async with self._unlocked(found, origin, "sign-in") as connection:
+            return await self._sessions.open(connection, who, origin)
+
+    @repeated
+    async def _renewed(self, origin: Origin, found: _Found, who: Principal) -> Opened:
+        async with self._unlocked(found, origin, "step-up") as connection:
+            return await self._sessions.step_up(connection, who, PASSWORD)
+
+    @repeated
+    async def _counted(self, origin: Origin, found: _Found) -> None:
         async with self._database.transaction(
             deadline=origin.deadline, durable=False
         ) as connection:
             await self._attempts.failed(connection, found.subject)
+
+    async def _failed(self, found: _Found, origin: Origin, action: str, reason: str) -> None:
+        await self._counted(origin, found)
         who = found.account.principal(frozenset()) if found.account else None
         await self._journal.journal(origin.entry(action, "denied", who, reason=reason))
 

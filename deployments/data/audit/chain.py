@@ -22,7 +22,8 @@ from deployments.data.audit.journal import Journal
 from deployments.data.database import Database
 from deployments.data.errors import StoreUnavailable
 
-_STAGE = b"INSERT INTO audit.outbox (id, body) VALUES (%s, %s)"
+# A write that is repeated, its fate unknown, may find its entry there already.
+_STAGE = b"INSERT INTO audit.outbox (id, body) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
 class Audit:
@@ -30,7 +31,9 @@ class Audit:
 
     def __init__(self, database: Database, journal_folder: Path, *, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._committer = Committer(Appender(database.dsn))
+        self._committer = Committer(
+            Appender(database.dsn), failover_wait_s=database.failover_wait_s
+        )
         self._journal = Journal(journal_folder)
         self._forwarder = Forwarder(self._journal, self._committer)
         self._started = False

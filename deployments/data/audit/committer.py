@@ -1,13 +1,15 @@
 """Group commit: while one append is under way, what arrives waits for the next, which takes it all.
 
 One task appends; everyone else waits on a future of their own, with a deadline of their own. Nobody
-who gives up disturbs the group.
+who gives up disturbs the group. While the database is away the entries wait in the queue, because any
+append can be repeated, and go to whichever server answers next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from deployments.data.audit.appender import Appender
+from deployments.data.database import FAILOVER_WAIT_S
 from deployments.data.errors import CommitUnknown, DataError, DeadlineExceeded, StoreUnavailable
 
 _log = logging.getLogger("medrec.audit")
@@ -24,6 +27,7 @@ MAX_WAITING = 4096
 MAX_GROUP = 512
 MAX_GROUP_BYTES = 4 * 2**20
 APPEND_TIMEOUT_S = 5.0
+TRY_EVERY_S = 0.4
 _RETRY_AFTER_S = 1.0
 _STOP_TIMEOUT_S = 2.0
 
@@ -36,6 +40,7 @@ class _Waiter:
     bodies: tuple[str, ...]
     deadline: float
     done: asyncio.Future[None]
+    failed_at: float | None = None
 
     @property
     def is_staged(self) -> bool:
@@ -49,8 +54,10 @@ class _Waiter:
 class Committer:
     """The one task of a process that appends to the chain, and those who wait for it."""
 
-    def __init__(self, appender: Appender) -> None:
+    def __init__(self, appender: Appender, *, failover_wait_s: float = FAILOVER_WAIT_S) -> None:
+        """`failover_wait_s`: for how long an entry waits after its first append that failed."""
         self._appender = appender
+        self._failover_wait_s = failover_wait_s
         self._waiting: deque[_Waiter] = deque()
         self._entries = 0
         self._arrived = asyncio.Event()
@@ -137,8 +144,8 @@ class Committer:
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                if group := self._take():
-                    await self._commit(group)
+                if (group := self._take()) and not await self._commit(group):
+                    await asyncio.sleep(TRY_EVERY_S * random.uniform(0.8, 1.2))
             self._idle.set()
 
     def _take(self) -> list[_Waiter]:
@@ -164,19 +171,27 @@ class Committer:
         self._entries = 0
         return everyone
 
-    async def _commit(self, group: list[_Waiter]) -> None:
-        """Append a group and tell its waiters; one unfit entry fails alone, not with the group."""
+    async def _commit(self, group: list[_Waiter]) -> bool:
+        """Append a group and tell its waiters; one unfit entry fails alone, not with the group.
+
+        False: the database is away, and who can wait for it is in the queue again.
+        """
         try:
             chained = await self._append(group)
         except StoreUnavailable as error:
-            self._fail(group, error)
+            patient = self._patient(group)
+            self._fail([each for each in group if each not in patient], error)
+            self._enter_again(patient)
+            return False
         except DataError as error:
             if len(group) == 1:
                 _log.critical("an entry was not fit for the audit chain: %s", error)
                 self._fail(group, error)
-                return
-            for waiter in group:
-                await self._commit([waiter])
+                return True
+            for at, waiter in enumerate(group):
+                if not await self._commit([waiter]):
+                    self._enter_again(group[at + 1 :])
+                    return False
         except asyncio.CancelledError:
             self._fail(group, StoreUnavailable("the audit is closed"))
             raise
@@ -186,6 +201,23 @@ class Committer:
             self._fail(group, StoreUnavailable("the audit chain cannot be reached"))
         else:
             self._tell(group, chained)
+        return True
+
+    def _patient(self, group: Iterable[_Waiter]) -> list[_Waiter]:
+        """Those who wait for another try, now that the database has failed them."""
+        now = time.monotonic()
+        found = []
+        for waiter in group:
+            waiter.failed_at = waiter.failed_at or now
+            until = min(waiter.deadline, waiter.failed_at + self._failover_wait_s)
+            if not waiter.done.done() and now + TRY_EVERY_S < until:
+                found.append(waiter)
+        return found
+
+    def _enter_again(self, group: list[_Waiter]) -> None:
+        """Back to the head of the queue, in order."""
+        self._waiting.extendleft(reversed(group))
+        self._entries += sum(len(waiter.ids) for waiter in group)
 
     async def _append(self, group: Iterable[_Waiter]) -> dict[UUID, int]:
         bodies = [body for waiter in group for body in waiter.bodies]

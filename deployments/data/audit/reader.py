@@ -22,6 +22,7 @@ from deployments.data.audit.fhir import OUTCOMES, audit_event
 from deployments.data.database import Database
 from deployments.data.errors import Forbidden, Invalid, NotFound
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeated
 
 DEFAULT_COUNT = 50
 MAX_COUNT = 500
@@ -165,6 +166,7 @@ class AuditReader:
         if not scopes.permits(caller.principal, "AuditEvent", letter):
             raise Forbidden(f"This needs the scope AuditEvent.{letter}.", code="insufficient_scope")
 
+    @repeated
     async def _rows(
         self,
         caller: Caller,

@@ -17,6 +17,7 @@ from deployments.data.database import Database
 from deployments.data.errors import NotFound
 from deployments.data.interactions.ledger import FLUSH_PERIOD_S, AuditTrail, text_context
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeated
 from deployments.data.scopes import compartment, require_permitted
 from deployments.data.seal.sealer import Sealed, Sealer
 
@@ -117,6 +118,7 @@ class Decisions:
         self._sealer = sealer
         self._audit = audit
 
+    @repeated
     async def decide(
         self,
         caller: Caller,
@@ -160,6 +162,7 @@ class Decisions:
         await self._audit.settle([staged], deadline=caller.deadline)
         return made
 
+    @repeated
     async def of_patient(
         self, caller: Caller, patient: str, *, limit: int, before: str | None = None
     ) -> list[Interaction]:
@@ -181,6 +184,7 @@ class Decisions:
         await self._audit.record(_marked(entry, known[0]), deadline=caller.deadline)
         return [_listed(row) for row in rows]
 
+    @repeated
     async def show(self, caller: Caller, interaction: str) -> Shown:
         """One interaction with its decisions and, while they are kept, its texts."""
         await self._arrived(caller, interaction)

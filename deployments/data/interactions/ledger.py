@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ import psycopg
 
 from configs.args import Retention
 from deployments.data.audit.entry import AuditEntry, entry_of
-from deployments.data.database import Database
+from deployments.data.database import Compartment, Database
 from deployments.data.errors import (
     CommitUnknown,
     DataError,
@@ -31,6 +31,7 @@ from deployments.data.errors import (
 )
 from deployments.data.interactions.interaction import Answered, Asked
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeat
 from deployments.data.scopes import compartment
 from deployments.data.seal.sealer import Sealer
 
@@ -41,6 +42,8 @@ _LARGE = 256 * 1024  # bytes from which sealing leaves the event loop
 
 # After these the same rows may be written later.
 _PASSING = (StoreUnavailable, DeadlineExceeded, CommitUnknown)
+
+Connection = psycopg.AsyncConnection[Any]
 
 _log = logging.getLogger("medrec.interactions")
 
@@ -56,7 +59,7 @@ WHERE id = %s AND ended_at IS NULL
 _KEEP = """
 INSERT INTO interactions.short_lived (id, kind, part, interaction, organization, patient, owner,
     created_at, expires_at, key_id, wrapped_key, data)
-VALUES (%s, 'chat', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, 'chat', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING
 """
 _BY_BREAK_GLASS = "SELECT records.by_break_glass(%s)"
 
@@ -126,15 +129,16 @@ class Ledger:
             self._later(caller, _INSERT, _row(caller, asked))
             return
         sealed = await self._sealed(caller, asked, "input", asked.text, asked.at)
-        async with self._transaction(caller, compartment(caller.principal)) as connection:
+
+        async def begun(connection: Connection) -> AuditEntry:
             await connection.execute(_INSERT, _row(caller, asked))
             if sealed is not None:
                 await connection.execute(_KEEP, sealed)
             found = await connection.execute(_BY_BREAK_GLASS, (asked.patient,))
-            if (row := await found.fetchone()) is not None and row[0]:
-                entry = replace(entry, purpose="BTG")
-            staged = await self._audit.stage(connection, entry)
-        await self._audit.settle([staged], deadline=caller.deadline)
+            row = await found.fetchone()
+            return replace(entry, purpose="BTG") if row is not None and row[0] else entry
+
+        await self._settled(caller, compartment(caller.principal), begun)
 
     async def end(self, caller: Caller, asked: Asked, answered: Answered) -> None:
         """Put the outcome on record; the same errors."""
@@ -151,22 +155,38 @@ class Ledger:
             self._later(caller, _END, values)
             return
         sealed = await self._sealed(caller, asked, "output", answered.text, answered.at)
-        # Who was let begin may end, also if the care relationship ended in between.
-        async with self._transaction(caller, "all") as connection:
+
+        async def ended(connection: Connection) -> AuditEntry:
             await connection.execute(_END, values)
             if sealed is not None:
                 await connection.execute(_KEEP, sealed)
-            staged = await self._audit.stage(connection, entry)
-        await self._audit.settle([staged], deadline=caller.deadline)
+            return entry
 
-    def _transaction(self, caller: Caller, compartment: Any) -> Any:
-        return self._database.transaction(
-            deadline=caller.deadline,
-            organization=caller.principal.organization,
-            practitioner=caller.principal.practitioner or "",
-            compartment=compartment,
-            durable=False,
-        )
+        # Who was let begin may end, also if the care relationship ended in between.
+        await self._settled(caller, "all", ended)
+
+    async def _settled(
+        self,
+        caller: Caller,
+        compartment: Compartment,
+        work: Callable[[Connection], Awaitable[AuditEntry]],
+    ) -> None:
+        """`work` and the entry that it returns, durably. Over a failover too: every id was given
+        beforehand, so that what has happened is found done.
+        """
+
+        async def once() -> None:
+            async with self._database.transaction(
+                deadline=caller.deadline,
+                organization=caller.principal.organization,
+                practitioner=caller.principal.practitioner or "",
+                compartment=compartment,
+                durable=False,
+            ) as connection:
+                staged = await self._audit.stage(connection, await work(connection))
+            await self._audit.settle([staged], deadline=caller.deadline)
+
+        await repeat(once, deadline=caller.deadline, even_unknown=True)
 
     async def _sealed(
         self, caller: Caller, asked: Asked, part: str, text: bytes, at: float

@@ -23,6 +23,7 @@ from deployments.data.durable import replace_file
 from deployments.data.errors import DataError, Invalid
 from deployments.data.interactions.ledger import AuditTrail
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeated
 
 SITE = "site"
 # In the home: what was last known, for a replica that starts while the database is away.
@@ -102,6 +103,7 @@ class Switches:
                 what = "AI" if name == SITE else f"The capability '{name}'"
                 raise SwitchedOff(f"{what} has been switched off here.", retry_after_s=60.0)
 
+    @repeated
     async def set(self, caller: Caller, capability: str, *, enabled: bool, reason: str) -> Switch:
         """Move a switch; this replica follows at once, the others within a second.
 
@@ -122,6 +124,7 @@ class Switches:
             await self.refresh(caller.deadline)
         return Switch(capability, enabled, who.id, reason, now)
 
+    @repeated
     async def all(self, caller: Caller) -> list[Switch]:
         """Every switch of the caller's organisation, those that nobody has moved too."""
         organization = caller.principal.organization

@@ -21,6 +21,7 @@ from deployments.data.records.missing import Deleted, Missing, UnknownReference
 from deployments.data.records.reading import Seen
 from deployments.data.records.shapes import TYPES, Stored
 from deployments.data.records.trail import Trail
+from deployments.data.repeating import repeat
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -63,8 +64,19 @@ class Access:
         )
 
     async def write(self, caller: Caller, action: str, work: Callable[[Act], Awaitable[T]]) -> T:
-        """`work` in a transaction of its own, again where others came in between, then settled."""
-        idempotency.checked(caller)
+        """`work` in a transaction of its own, settled; over a failover of the database as well.
+
+        With an idempotency key that also goes for a commit whose fate is unknown: the key tells.
+        """
+        keyed = idempotency.checked(caller) is not None
+        return await repeat(
+            lambda: self._written(caller, action, work),
+            deadline=caller.deadline,
+            even_unknown=keyed,
+        )
+
+    async def _written(self, caller: Caller, action: str, work: Callable[[Act], Awaitable[T]]) -> T:
+        """`work` committed, again where others came in between, then settled."""
         async with self.noticed(caller, action):
             for attempt in range(1, ATTEMPTS + 1):
                 try:

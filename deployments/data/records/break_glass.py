@@ -26,6 +26,7 @@ from deployments.data.records.grants import FIND, GRANT, ONE, PAGE, REVIEW, Gran
 from deployments.data.records.missing import Missing
 from deployments.data.records.search import decode_cursor, encode_cursor, parse
 from deployments.data.records.trail import Trail
+from deployments.data.repeating import repeat, repeated
 from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -67,17 +68,12 @@ class BreakGlass:
         _check_reason(reason)
         if (patient is None) == (identifier is None):
             raise Invalid("Give either the patient or an identifier.", param="patient")
-        idempotency.checked(caller)
-        try:
-            async with self._opened(caller, "all", write=True) as connection:
-                found = await self._find(connection, patient, identifier)
-                grant, fresh, staged = await self._granted(
-                    connection, caller, practitioner, found, reason
-                )
-        except Missing as error:
-            await self._trail.missed(caller, "break-glass", error.type, error.id, code="not_found")
-            raise
-        await self._trail.settle(staged, caller)
+        keyed = idempotency.checked(caller) is not None
+        grant, fresh = await repeat(
+            lambda: self._open(caller, practitioner, reason, patient, identifier),
+            deadline=caller.deadline,
+            even_unknown=keyed,
+        )
         if fresh:
             _log.warning(
                 "break-glass %s: account %s opened patient %s until %s",
@@ -88,6 +84,27 @@ class BreakGlass:
             )
         return grant, fresh
 
+    async def _open(
+        self,
+        caller: Caller,
+        practitioner: str,
+        reason: str,
+        patient: str | None,
+        identifier: tuple[str, str] | None,
+    ) -> tuple[Grant, bool]:
+        try:
+            async with self._opened(caller, "all", write=True) as connection:
+                found = await self._find(connection, patient, identifier)
+                grant, fresh, staged = await self._granted(
+                    connection, caller, practitioner, found, reason
+                )
+        except Missing as error:
+            await self._trail.missed(caller, "break-glass", error.type, error.id, code="not_found")
+            raise
+        await self._trail.settle(staged, caller)
+        return grant, fresh
+
+    @repeated
     async def listed(
         self, caller: Caller, *, reviewed: bool | None, count: int, cursor: str | None
     ) -> tuple[list[Grant], str | None]:
@@ -114,6 +131,7 @@ class BreakGlass:
         )
         return found, further
 
+    @repeated
     async def review(self, caller: Caller, id: str, *, verdict: Verdict, note: str | None) -> Grant:
         """Judge a grant, once and for all; nobody judges their own."""
         scopes.require(caller.principal, "break-glass:review")

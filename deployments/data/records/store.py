@@ -27,6 +27,7 @@ from deployments.data.records.trail import Trail
 from deployments.data.records.transactions import Transaction
 from deployments.data.records.writes import Beside, Watch, Writes
 from deployments.data.records.writing import Writer, check_id
+from deployments.data.repeating import repeated
 from deployments.data.seal.sealer import Sealer
 
 __all__ = ("BundleEntry", "Records", "SearchPage", "Stored", "Written")
@@ -90,6 +91,7 @@ class Records:
 
         return await self._access.write(caller, action, work)
 
+    @repeated
     async def read(self, caller: Caller, type: str, id: str, *, action: str = "read") -> Stored:
         """The newest version. Raises `NotFound`, or `Gone` for one that was deleted."""
         self._access.permit(caller, type, "r")
@@ -101,6 +103,7 @@ class Records:
         await self._access.show(caller, action, stored, broke_glass)
         return stored
 
+    @repeated
     async def vread(self, caller: Caller, type: str, id: str, version: int) -> Stored:
         """One version. Raises `NotFound`, or `Gone` for the version that says it was deleted."""
         self._access.permit(caller, type, "r")
@@ -116,6 +119,7 @@ class Records:
         await self._access.show(caller, "vread", stored, broke_glass)
         return stored
 
+    @repeated
     async def history(
         self, caller: Caller, type: str, id: str, *, count: int, before_version: int | None = None
     ) -> list[Stored]:
@@ -169,6 +173,7 @@ class Records:
 
         return await self._access.write(caller, "delete", work)
 
+    @repeated
     async def search(self, caller: Caller, query: SearchQuery) -> SearchPage:
         """One page of what the caller may see."""
         self._access.permit(caller, query.type, "s")
@@ -179,6 +184,7 @@ class Records:
         )
         return seen.page
 
+    @repeated
     async def everything(
         self, caller: Caller, patient_id: str, *, count: int, cursor: str | None
     ) -> SearchPage:
@@ -208,6 +214,7 @@ class Records:
 
         return await self._access.write(caller, "transaction", work)
 
+    @repeated
     async def ai_refused(self, caller: Caller, patient_id: str) -> str | None:
         """The id of an active Consent by which the patient refuses AI; None if there is none.
 
@@ -218,6 +225,7 @@ class Records:
             await self._reader.living_patient(connection, caller, patient_id)
             return await self._reader.refusal_of_ai(connection, caller, patient_id)
 
+    @repeated
     async def may_write(self, caller: Caller, type: str, patient_id: str | None) -> None:
         """Raise what `create` would for this patient, before a long upload is read."""
         self._access.permit(caller, type, "c")

@@ -21,6 +21,7 @@ from deployments.data.errors import (
     DataError,
     DeadlineExceeded,
     Forbidden,
+    Interrupted,
     StoreUnavailable,
 )
 
@@ -118,7 +119,7 @@ async def test_a_block_that_ends_well_is_committed_and_one_that_fails_is_not(
         ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", Conflict, "serialization"),
         ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", Conflict, "serialization"),
         ("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$", StoreUnavailable, "store_unavailable"),
-        ("SELECT pg_terminate_backend(pg_backend_pid())", StoreUnavailable, "store_unavailable"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", Interrupted, "store_unavailable"),
     ],
 )
 async def test_an_error_leaves_the_block_as_ours_without_the_servers_words(
