@@ -80,8 +80,9 @@ class Connections:
         self._answered_at = time.monotonic()
 
     def open(self) -> None:
-        """Make the first connection, in the background."""
-        self._start(self._opened())
+        """Make the first two connections, in the background."""
+        for _ in range(min(2, self._most)):
+            self._start(self._opened())
 
     async def close(self) -> None:
         """Give up every connection at rest, and those who wait; what is in use ends with its return."""

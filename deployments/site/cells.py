@@ -44,6 +44,7 @@ def _cell(plan: Plan, host: HostPlan) -> dict[str, Any]:
         "dsn": _dsn(host, host.ports.primary, APPLICATION),
         "owner_dsn": _dsn(host, host.ports.primary, OWNER),
         "deadline_s": _DEADLINE_S,
+        "failover_wait_s": _DEADLINE_S,
         **_of_the_site(plan),
         "others": {
             "host": host.name,

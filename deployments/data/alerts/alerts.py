@@ -39,6 +39,7 @@ from deployments.data.records import idempotency
 from deployments.data.records.missing import Missing, look_for
 from deployments.data.records.search import decode_cursor, encode_cursor
 from deployments.data.records.trail import Trail
+from deployments.data.repeating import repeat, repeated
 from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -86,18 +87,23 @@ class Alerts:
         """
         scopes.require(caller.principal, "alerts:raise")
         self._check(severity, code, to, patient, text)
-        idempotency.checked(caller)
-        try:
+        keyed = idempotency.checked(caller) is not None
+
+        async def once() -> tuple[Alert, bool]:
             async with self._opened(caller, write=True) as connection:
                 alert, fresh, staged = await self._raised(
                     connection, caller, severity, code, to, patient, text
                 )
+            await self._trail.settle(staged, caller)
+            return alert, fresh
+
+        try:
+            return await repeat(once, deadline=caller.deadline, even_unknown=keyed)
         except Missing as error:
             await self._trail.missed(caller, "alert-raise", error.type, error.id, code="not_found")
             raise
-        await self._trail.settle(staged, caller)
-        return alert, fresh
 
+    @repeated
     async def listed(
         self, caller: Caller, *, every: bool, count: int, cursor: str | None
     ) -> tuple[list[Alert], str | None]:
@@ -118,6 +124,7 @@ class Alerts:
         await self.shown(caller, found, via="list")
         return found, further
 
+    @repeated
     async def read(self, caller: Caller, id: str) -> Alert:
         """One alert. Raises `NotFound` for one that neither calls the caller nor is theirs."""
         person = person_of(caller.principal)
@@ -126,6 +133,7 @@ class Alerts:
         await self.shown(caller, [alert], via="read")
         return alert
 
+    @repeated
     async def acknowledge(self, caller: Caller, id: str) -> Alert:
         """Take an alert on: nobody else is called any more. Doing so again changes nothing.
 
@@ -147,6 +155,7 @@ class Alerts:
         await self._answered(caller, alert, staged)
         return alert
 
+    @repeated
     async def resolve(self, caller: Caller, id: str) -> Alert:
         """Close an alert, for everybody and for good. Doing so again changes nothing."""
         person = actor_of(caller.principal)

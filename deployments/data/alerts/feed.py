@@ -26,6 +26,7 @@ from deployments.data.database import Database
 from deployments.data.errors import DataError
 from deployments.data.listener import Listener
 from deployments.data.principal import Caller
+from deployments.data.repeating import repeated
 from deployments.data.seal.errors import SealBroken
 from deployments.data.seal.sealer import Sealer
 
@@ -110,6 +111,7 @@ class Feed:
                 seq, _ = await _head(connection)
             self._reached.setdefault(organization, seq)
 
+    @repeated
     async def opening(self, caller: Caller, person: Person, after: Place | None) -> Opening:
         """What a new stream of this caller begins with. Raises `DataError`s."""
         who = caller.principal

@@ -28,7 +28,8 @@ class Switchboard:
     @property
     def dsn(self) -> str:
         """The connection string through it."""
-        return make_conninfo(**{**self._given, "host": "127.0.0.1", "port": str(self.port)})
+        given = {key: value for key, value in self._given.items() if key not in ("host", "port")}
+        return make_conninfo("", host="127.0.0.1", port=self.port, **given)
 
     async def begin(self) -> None:
         """Listen, on the same port as before."""

@@ -49,6 +49,8 @@ async def test_reminders_follow_and_end_and_the_figures_tell_what_is_open(ward: 
 
 
 async def test_two_custodians_call_once(ward: Ward) -> None:
+    # Should one of them come after the other, the next call must not be due yet.
+    ward.escalation._args = ward.escalation._args.model_copy(update={"again_s": 60.0})
     await ward.raised()
     await asyncio.sleep(0.005)
     ends = time.monotonic() + 10
