@@ -36,6 +36,9 @@ def prepare_ray_dir(folder: Path) -> None:
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise CellError(f"{folder} belongs to somebody else")
     folder.chmod(0o700)
+    # A killed run leaves its address behind; Ray then takes any GCS of that address on the machine,
+    # another network namespace's too, for this cell's own.
+    (folder / "ray_current_cluster").unlink(missing_ok=True)
     for session in sorted(folder.glob("session_2*"))[:-1]:
         shutil.rmtree(session, ignore_errors=True)
 

@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,9 @@ class Ground(Protocol):
 
     def pids(self, host: str) -> set[int]:
         """Every process of the host."""
+
+    def guard(self, host: str, rules: Iterable[Path]) -> None:
+        """Put firewall rules into force on the host. Raises `CellError`."""
 
     def cut(self, host: str) -> None:
         """Take the host off the network, as if its plug was pulled."""
@@ -84,6 +87,9 @@ class Loopback:
         while below := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= below
         return found
+
+    def guard(self, host: str, rules: Iterable[Path]) -> None:
+        """A loopback is the machine's own: nothing is done to it."""
 
     def cut(self, host: str) -> None:
         """A loopback cannot be unplugged: the host's processes end, and their ports refuse."""
@@ -167,6 +173,11 @@ class Namespaces:
     def pids(self, host: str) -> set[int]:
         """Whatever runs in the namespace."""
         return {int(line) for line in _ip("netns", "pids", self.name(host)).split()}
+
+    def guard(self, host: str, rules: Iterable[Path]) -> None:
+        """`nft -f` in the namespace: the rules that the host would have."""
+        for file in rules:
+            _ip("netns", "exec", self.name(host), "nft", "-f", str(file))
 
     def cut(self, host: str) -> None:
         """The bridge's port goes down: silence, as of a machine without power."""

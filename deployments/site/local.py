@@ -13,6 +13,7 @@ from deployments.data.accounts.demo import FILE as CREDENTIALS
 from deployments.edge import runtime
 from deployments.site import here
 from deployments.site.calling import Caller, CallFailed
+from deployments.site.firewall import firewall_files
 from deployments.site.ground import Namespaces
 from deployments.site.inside import Inside
 from deployments.site.local_files import write_files
@@ -49,6 +50,9 @@ class BringUp:
         for host in self.plan.hosts.values():
             here.write(host.folder, self.site_file, self.plan.ground, host=host.name, **values)
         write_files(self.plan, self.folder)
+        for host in self.plan.hosts.values():
+            if self.plan.ground == "namespaces":
+                site.ground.guard(host.name, firewall_files(self.plan, host))
         try:
             self._bring_up_edges()
             self._bring_up_database()

@@ -8,6 +8,8 @@ from deployments.site import patroni_files
 from deployments.site.cells import cell_config
 from deployments.site.edge_config import write_haproxy
 from deployments.site.etcd import etcd_config
+from deployments.site.firewall import firewall_files
+from deployments.site.keepalived import keepalived_files
 from deployments.site.passwords import Passwords, read_or_make
 from deployments.site.patroni import patroni_config, pgpass
 from deployments.site.plan import LOOPBACK, HostPlan, Plan
@@ -40,6 +42,12 @@ def _write_host(plan: Plan, host: HostPlan, passwords: Passwords) -> None:
         _put(host.etcd_config, etcd_config(plan, host))
     if role != "witness":
         write_haproxy(plan, host)
+    if role == "edge" and plan.ground != "loopback":
+        for path, text in keepalived_files(plan, host).items():
+            _put(path, text, mode=0o700 if path.suffix == ".sh" else 0o600)
+    if plan.ground == "namespaces":
+        for path, text in firewall_files(plan, host).items():
+            _put(path, text)
     if text := pgpass(plan, host, passwords):
         _put(host.passfile, text)
     if role == "cell":
@@ -48,7 +56,7 @@ def _write_host(plan: Plan, host: HostPlan, passwords: Passwords) -> None:
         _put(host.cell_config, cell_config(plan, host))
 
 
-def _put(path: Path, text: str) -> None:
+def _put(path: Path, text: str, *, mode: int = 0o600) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_text(text, encoding="utf-8")
-    path.chmod(0o600)
+    path.chmod(mode)
