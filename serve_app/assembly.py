@@ -24,6 +24,7 @@ from deployments.data.interactions.switches import Switches
 from deployments.data.places import places
 from deployments.data.records.store import Records
 from deployments.data.seal.sealer import Sealer
+from deployments.site import here
 from deployments.site.models.store import store_of
 from serve_app.ai.routes import ai_routes
 from serve_app.alerts.hub import Hub
@@ -37,6 +38,7 @@ from serve_app.fhir.routes import fhir_routes
 from serve_app.internal.acts import act_routes
 from serve_app.internal.blobs import blob_routes
 from serve_app.internal.condition import condition_routes
+from serve_app.internal.keys import key_routes
 from serve_app.internal.models import model_routes
 from serve_app.metrics import DataGauges
 from serve_app.services import Services
@@ -89,6 +91,12 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         app.include_router(model_routes(store_of(rules, home)))
         app.include_router(condition_routes(home))
         app.include_router(act_routes(audit, rules.organization))
+        if here.is_member(home):
+            place = here.find(home)
+            cells = [name for name in place.plan.site.cells if name != place.host.name]
+            app.include_router(
+                key_routes(at.secrets, place.host.tls, cells, audit, rules.organization)
+            )
 
     def add_records(app: FastAPI) -> None:
         app.include_router(auth_routes(accounts))

@@ -55,10 +55,11 @@ def _cell(plan: Plan, host: HostPlan) -> dict[str, Any]:
 
 
 def _emergency(plan: Plan, host: HostPlan) -> dict[str, Any]:
-    """It has records of its own; the copy comes by the edges' way to the primary."""
+    """It has records of its own; the copy comes by the edges' way to the primary, keys from cells."""
+    callers = [each.name for each in (*plan.cells, *plan.edges)]
     return {
         **_of_the_site(plan),
-        "others": {"host": host.name, "callers": [edge.name for edge in plan.edges]},
+        "others": {"host": host.name, "callers": callers},
         "emergency": {"source_dsn": _dsn(host, host.ports.copy, COPY)},
     }
 

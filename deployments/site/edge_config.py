@@ -150,7 +150,7 @@ def _emergency_values(plan: Plan, host: HostPlan) -> dict[str, object]:
 
 def _api_values(plan: Plan, host: HostPlan) -> dict[str, object]:
     """What both kinds of cells have: their API, on the loopback and for the site."""
-    peers = [] if host.host.role == "emergency" else [c.name for c in plan.cells if c != host]
+    peers = [cell.name for cell in plan.cells if cell != host]
     return {
         "public_port": host.cell_ports.public,
         "application": "api",

@@ -44,6 +44,11 @@ def local_folder(home: Home) -> Path:
     return home.path / LOCAL
 
 
+def is_member(home: Home) -> bool:
+    """Whether this home is a host's of a site."""
+    return (home.path / "site" / FILE).exists()
+
+
 def find(home: Home, name: str | None = None) -> Place:
     """The site of this home: local, or of the host that this is. `name`: the host to ask from.
 

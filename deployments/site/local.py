@@ -19,6 +19,8 @@ from deployments.site.inside import Inside
 from deployments.site.local_files import write_files
 from deployments.site.plan import HostPlan, Plan
 from deployments.site.running import LocalSite
+from deployments.site.trust.files import HostFiles, read_certificate
+from deployments.site.trust.key_files import export_keys, import_keys
 
 ETCD_TIMEOUT_S, DATABASE_TIMEOUT_S, CELL_TIMEOUT_S = 60.0, 180.0, 420.0
 EDGE_TIMEOUT_S = 60.0
@@ -148,13 +150,15 @@ def serves(host: HostPlan) -> bool:
 
 
 def share_keys(first: HostPlan, other: HostPlan) -> None:
-    """Give a host the site's keys, as `medrec site keys` carries them between machines."""
-    for name in ("secrets",):
-        source, target = first.home.path / name, other.home.path / name
-        target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for file in source.iterdir():
-            if file.is_file():
-                shutil.copy2(file, target / file.name)
+    """Give a host the site's keys, sealed as between machines, and a demo's credentials."""
+    theirs = HostFiles.in_folder(other.tls)
+    secrets = other.home.path / "secrets"
+    data = export_keys(
+        first.home.path / "secrets",
+        HostFiles.in_folder(first.tls),
+        read_certificate(theirs.certificate),
+    )
+    import_keys(secrets, theirs, data, senders=[first.name])
     credentials = first.home.path / CREDENTIALS
     if credentials.exists():
         shutil.copy2(credentials, other.home.path / CREDENTIALS)

@@ -13,6 +13,8 @@ app = typer.Typer(
     help="API keys of machines, and the keys that sign people's tokens.", no_args_is_help=True
 )
 
+# Long enough to give the key to every cell before one of them signs by it.
+SITE_DELAY_S = 60.0
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Cell config that says where records lie.")]
 
@@ -95,17 +97,27 @@ def rotate_signing(
     own: Annotated[
         bool, typer.Option("--own", help="Drop every earlier key: a demo made them.")
     ] = False,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A cell of the site that is left out.")
+    ] = None,
     config: Config = LOCAL,
 ) -> None:
-    """Sign with a new key from now on; the one before verifies for another day."""
+    """Sign with a new key from now on; the one before verifies for another day.
+
+    In a site every other cell is given the key, and it signs a minute later.
+    """
+    from deployments.cell import state
     from deployments.cell.state import CellError
     from deployments.data.accounts import signing
     from deployments.data.audit.operator import record
     from deployments.data.errors import DataError
+    from deployments.site.trust.delivery import delivery_of
     from serve_app.cli.whose import site_of
 
     args, found = site_of(config)
-    kid = signing.rotate(found.secrets, own=own)
+    way = delivery_of(state.home(), found.secrets, without or ())
+    delay_s = 0.0 if way is None else SITE_DELAY_S
+    kid = signing.rotate(found.secrets, own=own, delay_s=delay_s)
     try:
         record(
             found,
@@ -117,4 +129,9 @@ def rotate_signing(
         )
     except DataError as error:
         raise CellError(f"rotated, but not on record: {error.message}") from None
-    typer.echo(f"{kid} signs from now on")
+    if way is not None:
+        try:
+            way.send()
+        finally:
+            way.inside.close()
+    typer.echo(f"{kid} signs from now on" if way is None else f"{kid} signs in a minute, site-wide")

@@ -41,24 +41,41 @@ def rotate(
     keep_old: Annotated[
         bool, typer.Option("--keep-old", help="Keep the old key, which old backups need.")
     ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A cell of the site that is left out: it opens nothing until it has it."),
+    ] = None,
 ) -> None:
     """Make a new site key and bring everything under it, while the platform works on.
 
-    A rotation that was cut off is gone on with. It takes a minute at least.
+    A rotation that was cut off is gone on with. It takes a minute at least. In a site every other
+    cell is given the new key, sealed, before it is used.
     """
+    from deployments.cell import state
     from deployments.data.seal.errors import SiteKeysError
     from deployments.data.seal.rotate import SETTLE_S
     from deployments.data.seal.rotate import rotate as run
+    from deployments.site.trust.delivery import delivery_of
 
     args, at = _places(config)
+    way = delivery_of(state.home(), at.secrets, without or ())
     _record(config, act="rotate", step="begin")
     # No write under the old key may outlive its request's deadline.
     settle_s = max(SETTLE_S, args.deadline_s + 30)
     try:
-        done = run(at.secrets, at.owner_dsn, keep_old=keep_old, settle_s=settle_s, say=_say)
+        done = run(
+            *(at.secrets, at.owner_dsn),
+            keep_old=keep_old,
+            settle_s=settle_s,
+            say=_say,
+            carry=None if way is None else way.carry,
+        )
     except SiteKeysError:
         _record(config, "failed", act="rotate", step="end")
         raise
+    finally:
+        if way is not None:
+            way.inside.close()
     _record(
         config,
         "failed" if done.broken else "success",

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from configs.reader import PROJECT_ROOT
+from serve_app.cli.site_keys import keys_app
 
 app = typer.Typer(help="A site: two cells, edges, an emergency cell.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 LOCAL_SITE = PROJECT_ROOT / "configs" / "site-local.yaml"
 File = Annotated[Path, typer.Option("--site", help="Site file.", exists=True, dir_okay=False)]

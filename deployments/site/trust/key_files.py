@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
@@ -130,6 +131,18 @@ def merge(secrets: Path, content: bytes, sender: str) -> Imported:
         files=tuple(files),
         held=now,
     )
+
+
+def details_of(brought: Imported) -> dict[str, Any]:
+    """What the audit keeps of an import: ids, which are fingerprints."""
+    return {
+        "change": "imported",
+        "sender": brought.sender,
+        "site": list(brought.site),
+        "signing": list(brought.signing),
+        "files": list(brought.files),
+        "current": brought.held.current,
+    }
 
 
 def _files(content: bytes) -> dict[str, bytes]:
