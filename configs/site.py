@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from configs.args import HostName, Seconds, Strict
+from configs.backup import BackupArgs
 from configs.reader import ConfigError, Problem, read_yaml, shape_problems
 
 
@@ -207,6 +208,9 @@ class Site(Strict):
     failover: Failover = Field(default=Failover(), description="Who serves.")
     emergency: Emergency = Field(default=Emergency(), description="The reduced service.")
     firewall: Firewall = Field(default=Firewall(), description="Who may reach the hosts.")
+    backup: BackupArgs | None = Field(
+        default=None, description="Where backups go; PostgreSQL archives its log if given."
+    )
     drills: Drills = Field(default=Drills(), description="When drills run.")
 
     @model_validator(mode="after")

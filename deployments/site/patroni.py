@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -230,8 +229,7 @@ def _data_node(site_plan: Plan, host: HostPlan) -> Budget:
 def _programs(site_plan: Plan, host: HostPlan) -> Path:
     if site_plan.ground != "hosts":
         return program("postgres").parent
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return host.project / ".venv" / "lib" / python / "site-packages" / _PROGRAMS
+    return host.site_packages / _PROGRAMS
 
 
 def _roles_command(host: HostPlan) -> str:

@@ -38,6 +38,12 @@ class HostPlan:
     python: str
 
     @property
+    def site_packages(self) -> Path:
+        """Where its Python keeps packages, of the version that renders: a site has one on all hosts."""
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.project / ".venv" / "lib" / version / "site-packages"
+
+    @property
     def folder(self) -> Path:
         """The rendered files of the host."""
         return self.home.path / "site"

@@ -10,9 +10,9 @@ import jinja2
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "hosts"
 
 
-def filled(name: str, **values: object) -> str:
-    """The template `name` with its values. Raises `jinja2.UndefinedError` where one is missing."""
-    return _environment().get_template(name).render(**values)
+def filled(template: str, /, **values: object) -> str:
+    """The template with its values. Raises `jinja2.UndefinedError` where one is missing."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache
