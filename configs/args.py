@@ -292,6 +292,36 @@ class AlertsArgs(Strict):
         return self.critical_s if severity == "critical" else self.high_s
 
 
+class EmergencyArgs(Strict):
+    """The emergency service: who may use it, for how long, and where its copy comes from."""
+
+    users: Annotated[int, Field(ge=1, le=50)] = Field(
+        default=50, description="Enrolled users, and users at a time, at most."
+    )
+    lasts_s: Annotated[int, Field(ge=60)] = Field(
+        default=43_200,
+        description="Seconds after which an activation expires; `medrec emergency extend` adds as "
+        "many.",
+    )
+    estimate_s: Annotated[int, Field(ge=60)] = Field(
+        default=14_400, description="Seconds from the activation to the return that users are told."
+    )
+    copy_max_age_s: Seconds = Field(
+        default=60.0, description="Age of the emergency copy that is promised."
+    )
+    source_dsn: str | None = Field(
+        default=None,
+        description="libpq connection string by which the emergency cell reaches the site's "
+        "primary as `medrec_copy`; no copy is kept unless given. Its password is in a `passfile`.",
+    )
+    chat_max_tokens: Annotated[int, Field(ge=1)] = Field(
+        default=256, description="Answer tokens of a chat in an emergency; more is refused."
+    )
+    chat_max_prompt_chars: Annotated[int, Field(ge=1)] = Field(
+        default=8_000, description="Characters of a chat's messages in an emergency."
+    )
+
+
 class RecordsArgs(Strict):
     """Where records lie and by which rules. The applications `api` and `data` are given the same."""
 
@@ -359,6 +389,14 @@ class RecordsArgs(Strict):
     retention: Retention = Field(default=Retention(), description="Limits of storage.")
     others: OtherHosts = Field(default=OtherHosts(), description="The other hosts of the site.")
     alerts: AlertsArgs = Field(default=AlertsArgs(), description="Critical alerts.")
+    mode: Literal["normal", "emergency"] = Field(
+        default="normal",
+        description="`emergency`: the reduced service of `deployments/edge/modes.py`, once activated.",
+    )
+    phase: Literal["mvp", "production"] = Field(
+        default="mvp", description="`mvp`: no cloud at all; told by `/v1/mode`."
+    )
+    emergency: EmergencyArgs = Field(default=EmergencyArgs(), description="The emergency service.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> RecordsArgs:

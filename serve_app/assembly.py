@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from configs.args import ApiArgs
+from configs.args import ApiArgs, EmergencyArgs
 from deployments.ai.client import LanguageService
 from deployments.cell.state import Home
+from deployments.data.accounts.door import Door
 from deployments.data.accounts.wiring import issuer_of, open_accounts
 from deployments.data.alerts.alerts import Alerts
 from deployments.data.alerts.feed import Feed
@@ -17,6 +19,10 @@ from deployments.data.audit.chain import Audit
 from deployments.data.audit.reader import AuditReader
 from deployments.data.blobs.store import Blobs
 from deployments.data.database import Database
+from deployments.data.emergency.activation import Activations
+from deployments.data.emergency.notes import Notes
+from deployments.data.emergency.review import Reviews
+from deployments.data.emergency.standing import Standing
 from deployments.data.interactions.decisions import Decisions
 from deployments.data.interactions.ledger import Ledger
 from deployments.data.interactions.switches import FILE as SWITCHES_FILE
@@ -41,6 +47,9 @@ from serve_app.internal.condition import condition_routes
 from serve_app.internal.keys import key_routes
 from serve_app.internal.models import model_routes
 from serve_app.metrics import DataGauges
+from serve_app.modes.gate import EnrolledOnly
+from serve_app.modes.routes import Emergency, mode_routes
+from serve_app.modes.watch import ModeWatch
 from serve_app.services import Services
 
 
@@ -60,6 +69,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
     )
     audit = Audit(database, at.journal, enabled=rules.audit)
     records = Records(database, sealer, audit, rules, RuleWatch(sealer, audit, rules))
+    emergency = rules.emergency if rules.mode == "emergency" else None
     accounts = open_accounts(
         rules.sign_in,
         issuer_of(rules.sign_in, home),
@@ -67,6 +77,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         database,
         audit,
         demo=rules.demo,
+        emergency=emergency,
     )
     ledger = Ledger(database, sealer, audit, rules.retention)
     switches = Switches(database, audit, home.path / SWITCHES_FILE)
@@ -85,6 +96,15 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
         lasts_s=args.limits.request_timeout_s,
         deadline_s=rules.deadline_s,
     )
+    activations = Activations(database, audit, emergency, rules.organization) if emergency else None
+    standing = Standing(activations)
+    modes = Emergency(
+        args=rules,
+        standing=standing,
+        activations=activations,
+        notes=Notes(database, sealer, audit, standing),
+        reviews=Reviews(database, audit),
+    )
     max_body_bytes = args.limits.max_body_bytes
 
     def add_internal(app: FastAPI) -> None:
@@ -99,6 +119,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             )
 
     def add_records(app: FastAPI) -> None:
+        app.include_router(mode_routes(modes))
         app.include_router(auth_routes(accounts))
         app.include_router(break_glass_routes(records.break_glass))
         app.include_router(alert_routes(alerts, streams))
@@ -127,10 +148,21 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             DataGauges(audit, database, blobs),
             feed,
             hub,
+            ModeWatch(standing, hub.broadcast),
         ),
         deadline_s=rules.deadline_s,
         callers=frozenset(rules.others.callers),
+        standing=standing,
+        estimate_s=rules.emergency.estimate_s,
+        behind_guard=_behind_guard(database, emergency),
+        basic_chat=emergency,
     )
+
+
+def _behind_guard(database: Database, emergency: EmergencyArgs | None) -> list[Middleware]:
+    if emergency is None:
+        return []
+    return [Middleware(EnrolledOnly, database=database, door=Door(emergency.users))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from serve_app.errors import NotReady, answer_for, surface_of
 from serve_app.exposition import Exposition
 from serve_app.metrics import Meters
 from serve_app.middleware import AccessLog, Errors
+from serve_app.modes.gate import ModeGate, ModeHeader
 from serve_app.services import Services
 from serve_app.shapes import Health, ModelList, ModelObject
 from serve_app.trace import RequestIds, trace_of
@@ -61,7 +62,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=_lifespan(services),
     )
-    _add_chat(app, ChatHandler(service, limits, meters, services.duties))
+    _add_chat(app, ChatHandler(service, limits, meters, services.duties, basic=services.basic_chat))
     _add_models(app, service)
     _add_health(app, service)
     _add_metrics(app, exposition or Exposition())
@@ -70,15 +71,20 @@ def create_app(
     openapi.install(app)
     app.add_exception_handler(HTTPException, _routing_error)
     # The last one added is the outermost.
+    for inner in services.behind_guard:
+        app.add_middleware(inner.cls, *inner.args, **inner.kwargs)
     app.add_middleware(
         SignedIn,
         authority=services.authority,
         deadline_s=services.deadline_s,
         callers=services.callers,
     )
+    standing = services.standing
+    app.add_middleware(ModeGate, standing=standing, estimate_s=services.estimate_s)
     app.add_middleware(Errors, denials=Denials(services.audit))
     app.add_middleware(AccessLog, meters=meters)
     app.add_middleware(RequestIds, echoed_outside=behind_serve)
+    app.add_middleware(ModeHeader, standing=standing)
     return app
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from configs.args import DataArgs
+from configs.args import DataArgs, RecordsArgs
 from deployments.cell.state import Home
 from deployments.data import replication
 from deployments.data.accounts import purge as accounts
@@ -15,6 +15,8 @@ from deployments.data.audit.sweep import Watch, sweep
 from deployments.data.blobs.keeping import Keeper
 from deployments.data.blobs.sweep import sweep as sweep_blobs
 from deployments.data.database import Database
+from deployments.data.emergency import keeping, publisher
+from deployments.data.emergency.copy import Copy
 from deployments.data.interactions import retention
 from deployments.data.places import Places
 from deployments.data.records import housekeeping
@@ -96,4 +98,18 @@ def jobs(
         Job("sweep-uploads", 3600.0, 600.0, sweep_uploads, everywhere=True),
         # Its waits are bounded one by one; a large blob takes the time that it takes.
         Job("reconcile-blobs", 5.0, 7200.0, reconcile_blobs, everywhere=True),
+        *_emergency(args.records, database, places, home),
     )
+
+
+def _emergency(rules: RecordsArgs, database: Database, places: Places, home: Home) -> Iterator[Job]:
+    """A site says that it lives; an emergency cell keeps its copy of the site."""
+    if rules.mode == "normal":
+
+        async def beat(deadline: float) -> Figures:
+            return await publisher.beat(database, deadline=deadline)
+
+        yield Job("heartbeat", publisher.HEARTBEAT_S, publisher.HEARTBEAT_S, beat)
+    elif rules.emergency.source_dsn is not None:
+        keeper = keeping.CopyKeeper(Copy(places.owner_dsn, rules.emergency.source_dsn), home)
+        yield Job("emergency-copy", keeping.EVERY_S, keeping.DEADLINE_S, keeper.run)

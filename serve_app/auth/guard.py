@@ -23,11 +23,12 @@ from serve_app.internal.gate import admit, is_internal
 from serve_app.trace import Trace
 
 CALLER = "medrec.caller"
+CERTIFICATE = b"x-medrec-device"
 DEADLINE_S = RecordsArgs().deadline_s
 
 OPEN_PATHS = frozenset(
     (
-        *("/health/live", "/health/ready", "/metrics", "/openapi.json"),
+        *("/health/live", "/health/ready", "/metrics", "/openapi.json", "/v1/mode"),
         *("/fhir/metadata", "/fhir/.well-known/smart-configuration"),
         *("/v1/auth/token", "/v1/auth/refresh"),
         *("/v1/auth/passkeys/challenge", "/v1/auth/passkeys/sign-in"),
@@ -142,7 +143,20 @@ def origin_of(scope: Scope, *, deadline_s: float = DEADLINE_S) -> Origin:
         address=address_of(scope),
         deadline=began + deadline_s,
         device=device_of(scope),
+        certificate=certificate_of(scope),
     )
+
+
+def certificate_of(scope: Scope) -> str:
+    """The name in the client certificate of a person's device; empty without exactly one.
+
+    HAProxy writes the header once it has seen the certificate, and removes what a client sent.
+    """
+    given = [value for name, value in scope["headers"] if name == CERTIFICATE]
+    try:
+        return given[0].decode("utf-8") if len(given) == 1 else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def address_of(scope: Scope) -> str:

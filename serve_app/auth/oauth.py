@@ -26,7 +26,17 @@ MAX_BODY = 16 * 1024
 _MAX_FIELDS = 16
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 # Section 5.2 knows no word for a crowd or an absent database; section 4.1.2.1 has one.
-_ERRORS = {"bad_scope": "invalid_scope", "invalid_grant": "invalid_grant"}
+# The emergency's own words (section 8.5) say by which rule somebody is not let in.
+_ERRORS = {
+    "bad_scope": "invalid_scope",
+    **{
+        word: word
+        for word in (
+            *("invalid_grant", "unsupported_grant_type"),
+            *("device_required", "wrong_device", "not_enrolled", "emergency_full"),
+        )
+    },
+}
 
 
 async def read_form(scope: Scope, receive: Receive) -> dict[str, str]:
@@ -113,12 +123,8 @@ def granted(grant: Grant) -> Response:
 
 def refusal(error: DataError) -> Response:
     """An error answer (section 5.2); `retry-after` with 429 and 503."""
-    if error.status == 400:
-        word = _ERRORS.get(error.code) or (
-            error.code if error.code == "unsupported_grant_type" else "invalid_request"
-        )
-    else:
-        word = "temporarily_unavailable" if error.status >= 429 else "invalid_request"
+    other = "temporarily_unavailable" if error.status >= 429 else "invalid_request"
+    word = _ERRORS.get(error.code, other)
     headers = dict(NO_STORE)
     if error.status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))

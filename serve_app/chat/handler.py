@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from configs.args import Limits
+from configs.args import EmergencyArgs, Limits
 from deployments.ai.client import LanguageService, ModelCard
 from deployments.data.principal import Caller
 from models.errors import MemoryPressure, ModelNotFound, Overloaded
@@ -20,6 +20,7 @@ from models.generation import ChatRequest, Event, Priority
 from serve_app.auth.guard import caller_of
 from serve_app.body import read_json
 from serve_app.chat.answer import Identity, complete
+from serve_app.chat.basic import bounded
 from serve_app.chat.duties import ChatDuties
 from serve_app.chat.question import question, stamps_of
 from serve_app.chat.record import log_chat
@@ -56,12 +57,20 @@ class ChatHandler:
     """`POST /v1/chat/completions` as an ASGI application."""
 
     def __init__(
-        self, service: LanguageService, limits: Limits, meters: Meters, duties: ChatDuties
+        self,
+        service: LanguageService,
+        limits: Limits,
+        meters: Meters,
+        duties: ChatDuties,
+        *,
+        basic: EmergencyArgs | None = None,
     ) -> None:
+        """`basic` are the limits of an emergency cell."""
         self._service = service
         self._limits = limits
         self._meters = meters
         self._duties = duties
+        self._basic = basic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deadline = asyncio.get_running_loop().time() + self._limits.request_timeout_s
@@ -76,6 +85,8 @@ class ChatHandler:
         self, values: Any, caller: Caller, priority: Priority, trace: Trace, deadline: float
     ) -> Admitted:
         body = validate(values)
+        if self._basic is not None:
+            body = bounded(body, self._basic)
         patient = patient_from(body.metadata)
         card = self._card(body.model)
         trace.model, trace.streamed = card.id, bool(body.stream)

@@ -31,8 +31,16 @@ _PAUSE_S = 0.1
 
 _SESSION = """
 SELECT FROM accounts.session s JOIN accounts.account a ON a.id = s.account
-WHERE s.id::text = %s AND a.id::text = %s AND s.revoked_at IS NULL AND s.ends_at > now()
-    AND NOT a.disabled AND a.role = %s
+WHERE s.id::text = %(session)s AND a.id::text = %(account)s AND s.revoked_at IS NULL
+    AND s.ends_at > now() AND NOT a.disabled AND a.role = %(role)s
+"""
+# On the emergency cell a session of the site is not known; that its token is sound and its bearer
+# enrolled is enough for the minutes that it lasts. One that was ended here is over.
+_ENROLLED = """
+SELECT FROM accounts.account a
+WHERE a.id::text = %(account)s AND a.role = %(role)s AND a.emergency AND NOT a.disabled
+    AND NOT EXISTS (SELECT FROM accounts.session s WHERE s.id::text = %(session)s
+        AND (s.revoked_at IS NOT NULL OR s.ends_at <= now()))
 """
 _KEY = """
 SELECT uuid::text, organization, role, scopes, demo,
@@ -60,13 +68,15 @@ class Authority:
         provider: OpenIdProvider | None = None,
         *,
         demo: bool,
+        emergency: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """With a `provider` its tokens are taken instead of the cell's own.
 
-        Without `demo` the users and keys of a demo are worth nothing.
+        Without `demo` the users and keys of a demo are worth nothing. In `emergency` the site's
+        tokens are taken as well, of enrolled people alone.
         """
-        self._demo = demo
+        self._demo, self._emergency = demo, emergency
         self._tokens, self._database, self._provider = tokens, database, provider
 
         def away() -> bool:
@@ -115,7 +125,8 @@ class Authority:
         async with self._database.transaction(
             deadline=time.monotonic() + LOOKUP_S, read_only=True
         ) as connection:
-            cursor = await connection.execute(_SESSION, [who.session, who.id, who.role])
+            values = {"session": who.session, "account": who.id, "role": who.role}
+            cursor = await connection.execute(_ENROLLED if self._emergency else _SESSION, values)
             return await cursor.fetchone() is not None
 
     async def _by_key(self, text: str) -> Principal:

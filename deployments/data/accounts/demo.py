@@ -36,7 +36,10 @@ MARK = "made-by-demo"
 
 def at_start(places: Places, args: RecordsArgs, home: Home, base_url: str) -> None:
     """What every start does once the database is migrated. Raises `CellError`."""
-    if args.demo:
+    if args.demo and args.mode == "emergency":
+        # Its people come with the copy of the site; keys are carried there, or made for a look.
+        _ensure_keys(places)
+    elif args.demo:
         ensure_demo(places, args, home, base_url)
     else:
         refuse_demo(places)
@@ -47,10 +50,7 @@ def at_start(places: Places, args: RecordsArgs, home: Home, base_url: str) -> No
 
 def ensure_demo(places: Places, args: RecordsArgs, home: Home, base_url: str) -> None:
     """Make keys, staff, users and their file, as far as they are not there. Raises `CellError`."""
-    if not signing.exists(places.secrets):
-        signing.create(places.secrets, demo=True)
-    if ensure_site_keys(places.secrets):
-        (places.secrets / MARK).touch(mode=0o600)
+    _ensure_keys(places)
     file = home.path / FILE
     known = _known(file)
     if known is None or not _is_in_force(places, known):
@@ -63,6 +63,13 @@ def ensure_demo(places: Places, args: RecordsArgs, home: Home, base_url: str) ->
         order = ("base_url", "api_key", "users")
         text = json.dumps({name: known[name] for name in order}, indent=1)
         replace_file(file, text.encode())
+
+
+def _ensure_keys(places: Places) -> None:
+    if not signing.exists(places.secrets):
+        signing.create(places.secrets, demo=True)
+    if ensure_site_keys(places.secrets):
+        (places.secrets / MARK).touch(mode=0o600)
 
 
 def refuse_demo(places: Places) -> None:

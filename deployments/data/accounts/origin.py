@@ -27,6 +27,8 @@ class Origin:
     address: str
     deadline: float
     device: str = ""
+    # The name in the client certificate of the person's device, where one was asked for.
+    certificate: str = ""
 
     @classmethod
     def of(cls, caller: Caller) -> Origin:

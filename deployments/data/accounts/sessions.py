@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from configs.args import SignIn
 from deployments.data import scopes
 from deployments.data.accounts.attempts import Attempts, Taken, too_many
+from deployments.data.accounts.door import Door
 from deployments.data.accounts.keys import hash_of
 from deployments.data.accounts.origin import Journal, Origin
 from deployments.data.accounts.tokens import Tokens
@@ -29,7 +30,8 @@ Connection = AsyncConnection[tuple[Any, ...]]
 # A client that refreshes in a loop must sign in again instead of filling the table.
 MAX_REFRESHES = 4096
 ACCOUNT_COLUMNS = (
-    "a.id::text, a.organization, a.username, a.role, a.practitioner, a.disabled, a.demo"
+    "a.id::text, a.organization, a.username, a.role, a.practitioner, a.disabled, a.demo,"
+    " a.emergency"
 )
 
 _ALIVE = """s.revoked_at IS NULL AND s.ends_at > now() AND s.idle_until > now()
@@ -72,6 +74,7 @@ class Account:
     practitioner: str | None
     disabled: bool
     demo: bool
+    is_enrolled: bool
 
     def principal(self, granted: frozenset[str], methods: Sequence[str] = ()) -> Principal:
         """The account as a caller, without a session yet."""
@@ -110,10 +113,16 @@ class Sessions:
     """Opens, carries on and ends sessions."""
 
     def __init__(
-        self, database: Database, tokens: Tokens, journal: Journal, settings: SignIn
+        self,
+        database: Database,
+        tokens: Tokens,
+        journal: Journal,
+        settings: SignIn,
+        door: Door | None = None,
     ) -> None:
+        """`door` is the emergency cell's."""
         self._database, self._tokens, self._journal = database, tokens, journal
-        self._settings = settings
+        self._settings, self._door = settings, door
         self._attempts = Attempts(settings)
 
     def granted(self, opened: Opened, asked: frozenset[str] | None = None) -> Grant:
@@ -162,7 +171,7 @@ class Sessions:
     ) -> tuple[Principal | None, Opened | None, str, Taken | None]:
         """As `_turned`, and how long an address that comes with unknown tokens has to wait."""
         async with self._database.transaction(deadline=origin.deadline) as connection:
-            who, opened, reason = await self._turned(connection, token)
+            who, opened, reason = await self._turned(connection, token, origin)
             taken = await self._attempts.take(connection, origin) if who is None else None
         return who, opened, reason, taken
 
@@ -185,7 +194,7 @@ class Sessions:
         return Opened(replace(who, methods=tuple(methods), authenticated_at=row[0]), row[1])
 
     async def _turned(
-        self, connection: Connection, token: str
+        self, connection: Connection, token: str, origin: Origin
     ) -> tuple[Principal | None, Opened | None, str]:
         """Whose token it is, the session if it goes on, and the reason if it does not."""
         values = {"hash": hash_of(token), "most": MAX_REFRESHES}
@@ -204,6 +213,10 @@ class Sessions:
             return who, None, "token-used-twice"
         if not alive:
             return who, None, "session-ended"
+        if self._door is not None:
+            name, enrolled = account.username, account.is_enrolled
+            if refused := self._door.refusal(name, origin, is_enrolled=enrolled):
+                return who, None, refused.code
         await connection.execute(
             "UPDATE accounts.refresh_token SET used_at = now() WHERE hash = %(hash)s", values
         )

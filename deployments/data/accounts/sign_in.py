@@ -14,12 +14,13 @@ from configs.args import SignIn
 from deployments.data import scopes
 from deployments.data.accounts import passwords
 from deployments.data.accounts.attempts import Attempts, Taken, subject_of, too_many
+from deployments.data.accounts.door import Door
 from deployments.data.accounts.origin import Journal, Origin
 from deployments.data.accounts.passwords import Hashing
 from deployments.data.accounts.sessions import ACCOUNT_COLUMNS, Account, Grant, Opened, Sessions
 from deployments.data.audit.entry import entry_of
 from deployments.data.database import Database
-from deployments.data.errors import Forbidden, Invalid, NotFound
+from deployments.data.errors import Forbidden, Invalid, NotFound, TooMany
 from deployments.data.principal import Caller, Principal
 from deployments.data.repeating import repeated
 
@@ -58,7 +59,10 @@ class SignIns:
         hashing: Hashing,
         journal: Journal,
         settings: SignIn,
+        door: Door | None = None,
     ) -> None:
+        """`door` is the emergency cell's: who comes in there, and how many."""
+        self._door = door
         self._database, self._sessions, self._hashing = database, sessions, hashing
         self._journal = journal
         self._attempts = Attempts(settings)
@@ -68,10 +72,11 @@ class SignIns:
     ) -> Grant:
         """A session of the person. Raises `Invalid` (`invalid_grant`, `bad_scope`) or `TooMany`.
 
-        Unknown, wrong, disabled: one answer, after one time.
+        Unknown, wrong, disabled: one answer, after one time. In an emergency also `Forbidden`.
         """
         found = await self._found(origin, unicodedata.normalize("NFC", username))
         await self._refuse_if_waiting(found, origin, "sign-in")
+        await self._refuse_at_door(found, username, password, origin)
         right = await self._hashing.verify(password, found.hash, deadline=origin.deadline)
         account = found.account
         if account is None or account.disabled or not right:
@@ -84,7 +89,14 @@ class SignIns:
             if not granted:
                 raise Invalid("None of these scopes is this role's.", code="bad_scope")
         who = account.principal(granted, PASSWORD)
-        opened = await self._opened(origin, found, who)
+        try:
+            opened = await self._opened(origin, found, who)
+        except TooMany as error:
+            if error.code == "emergency_full":
+                await self._journal.journal(
+                    origin.entry("sign-in", "denied", who, reason=error.code)
+                )
+            raise
         entry = origin.entry("sign-in", "success", who, **_details(opened.principal))
         await self._journal.journal(entry)
         return self._sessions.granted(opened)
@@ -193,9 +205,26 @@ class SignIns:
                 await self._journal.journal(entry)
             raise too_many(found.wait_s)
 
+    async def _refuse_at_door(
+        self, found: _Found, username: str, password: str, origin: Origin
+    ) -> None:
+        """Raise what the emergency's door says, once it is on record."""
+        if self._door is None:
+            return
+        account = found.account
+        name = account.username if account else username
+        enrolled = account is not None and account.is_enrolled
+        refusal = self._door.refusal(name, origin, is_enrolled=enrolled, password=password)
+        if refusal is not None:
+            who = account.principal(frozenset()) if account else None
+            await self._journal.journal(origin.entry("sign-in", "denied", who, reason=refusal.code))
+            raise refusal
+
     @repeated
     async def _opened(self, origin: Origin, found: _Found, who: Principal) -> Opened:
         async with self._unlocked(found, origin, "sign-in") as connection:
+            if self._door is not None:
+                await self._door.take_place(connection, who.id)
             return await self._sessions.open(connection, who, origin)
 
     @repeated

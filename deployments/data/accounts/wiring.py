@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.args import SignIn
+from configs.args import EmergencyArgs, SignIn
 from deployments.cell import state
 from deployments.cell.ports import Ports
 from deployments.cell.state import CellError, Home
 from deployments.data.accounts.authority import Authority
+from deployments.data.accounts.door import Door
 from deployments.data.accounts.notices import Notices
 from deployments.data.accounts.openid import OpenIdProvider
 from deployments.data.accounts.origin import Journal
@@ -56,19 +57,22 @@ def open_accounts(
     journal: Journal,
     *,
     demo: bool,
+    emergency: EmergencyArgs | None = None,
 ) -> Accounts:
     """Raises `CellError` without signing keys, or with a provider that is not wholly configured.
 
     Without `demo` a demo's signing key is refused here, and a demo's users and keys at each request.
+    `emergency` is given on an emergency cell.
     """
     keys = SigningKeys(secrets)
     if keys.demo and not demo:
         raise CellError("the signing key was made by a demo: medrec key rotate-signing --own")
     tokens = Tokens(keys, issuer, settings.access_token_s)
     provider = _provider(settings)
-    sessions = Sessions(database, tokens, journal, settings)
+    door = Door(emergency.users) if emergency is not None else None
+    sessions = Sessions(database, tokens, journal, settings, door)
     hashing = Hashing()
-    authority = Authority(tokens, database, provider, demo=demo)
+    authority = Authority(tokens, database, provider, demo=demo, emergency=emergency is not None)
     return Accounts(
         settings=settings,
         issuer=issuer,
@@ -76,7 +80,7 @@ def open_accounts(
         keys=keys,
         tokens=tokens,
         sessions=sessions,
-        sign_ins=SignIns(database, sessions, hashing, journal, settings),
+        sign_ins=SignIns(database, sessions, hashing, journal, settings, door),
         passkeys=Passkeys(database, sessions, journal, settings, issuer),
         hashing=hashing,
         provider=provider,

@@ -96,4 +96,8 @@ KINDS: dict[str, Kind] = {
     "migration": Kind(_ALERT, (_SOFTWARE_CONFIGURATION,), "U"),
     "site-decision": Kind(_ACTIVITY, (), "E"),
     "drill": Kind(_ACTIVITY, (), "E"),
+    "emergency": Kind(_ALERT, ((DCM, "110127", "Emergency Override Started"),), "E"),
+    "emergency-note": _rest("create", "C"),
+    "emergency-review": Kind(_LOG_USED, (), "R"),
+    "emergency-return": Kind(_ALERT, ((DCM, "110138", "Emergency Override Stopped"),), "U"),
 }

@@ -30,6 +30,7 @@ ACTIONS = (
     *("account-change", "key-change", "seal", "audit-read", "audit-verify", "audit-anchor"),
     *("start", "stop", "configuration", "migration"),
     *("site-decision", "drill"),
+    *("emergency", "emergency-note", "emergency-review", "emergency-return"),
 )
 
 MAX_FIELD = 256

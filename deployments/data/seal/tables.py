@@ -45,4 +45,6 @@ SEALED_TABLES = (
     SealedTable("records", "blob"),
     SealedTable("interactions", "short_lived"),
     SealedTable("alerts", "alert"),
+    SealedTable("emergency", "note"),
+    SealedTable("emergency", "vital"),
 )

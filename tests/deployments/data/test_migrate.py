@@ -29,7 +29,7 @@ def empty(postgres: LocalServer) -> Iterator[str]:
 
 
 def test_an_empty_database_comes_to_the_head_and_stays_there(empty: str) -> None:
-    assert migrate(empty) == head() == "0008"
+    assert migrate(empty) == head() == "0010"
     assert migrate(empty) == head()
     with psycopg.connect(empty) as connection:
         assert current(connection) == head()

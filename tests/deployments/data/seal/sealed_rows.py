@@ -39,6 +39,21 @@ _ALERT = (
     " raised_at, state, sealed, key_id, wrapped_key) VALUES (%s, 'hospital', 'critical', 'fall',"
     " 'staff', 'a', 'role', 'nurse', now(), 'raised', %s, %s, %s)"
 )
+_ACTIVATION = (
+    "INSERT INTO emergency.activation (id, reason, host, since, expires_at, ended_at, ended_by,"
+    " patients, first_seq) VALUES (%s, 'r', 'edge-1', now(), now(), now(), 'edge-1', 0, 0)"
+)
+_NOTE = (
+    "INSERT INTO emergency.note (id, organization, activation, patient, kind, account, request_id,"
+    " written_at, sealed, key_id, wrapped_key)"
+    " VALUES (%s, 'hospital', %s, 'x', 'note', 'a', 'r', now(), %s, %s, %s)"
+)
+_VITAL = (
+    "INSERT INTO emergency.vital (organization, type, id, version, updated_at, deleted, method,"
+    " patient, content, identifiers, names, codes, categories, refs, code, sealed, key_id,"
+    " wrapped_key) VALUES ('hospital', 'Observation', %s, 1, now(), false, 'POST', %s, '{}', '{}',"
+    " '{}', '{}', '{}', '{}', 'c', %s, %s, %s)"
+)
 _DATA = {"short_lived": "data", "blob": "NULL::bytea"}
 
 
@@ -73,9 +88,13 @@ def add(connection: psycopg.Connection[Any], sealer: Sealer, number: int) -> Non
     digest = unique.hex * 2
     key_id, wrapped = sealer.wrap(unique.bytes * 2)
     connection.execute(_BLOB, (digest, unique, name, digest, key_id, wrapped))
+    activation = uuid.uuid4()
+    connection.execute(_ACTIVATION, (activation,))
+    connection.execute(_NOTE, (uuid.uuid4(), activation, *parts(f"note {number}")))
+    connection.execute(_VITAL, (name, name, *parts(f"vital {number}")))
 
 
-PER_NUMBER = 9
+PER_NUMBER = 11
 
 
 def rows(connection: psycopg.Connection[Any]) -> list[Row]:

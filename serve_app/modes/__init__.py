@@ -1,0 +1,1 @@
+"""Modes over HTTP: the gate before every route, the mode itself, and what an emergency adds."""
