@@ -16,11 +16,13 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from configs.args import DataArgs
+from deployments.cell import condition
 from deployments.cell.state import home
 from deployments.data.accounts.demo import refuse_demo
 from deployments.data.alerts.alert import SEVERITIES
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
+from deployments.data.backup.ages import BackupMeters
 from deployments.data.blobs.keeping import Keeper
 from deployments.data.database import Database
 from deployments.data.jobs import Figures, Job, jobs
@@ -146,6 +148,7 @@ class Custodian:
             Leadership(where.dsn),
         )
         self._meters = Meters()
+        self._backup_meters = BackupMeters()
         # Each cell watches its own models, whoever leads and whether or not there is a database.
         self._models = ModelRounds(
             store_of(data.records, own_home),
@@ -179,6 +182,7 @@ class Custodian:
         self._rounds.begin()
         while True:
             self._meters.show(await self.report(), self._audit)
+            self._backup_meters.show(condition.read(home()).get("backup"))
             await asyncio.sleep(LAP_S)
 
     async def __del__(self) -> None:

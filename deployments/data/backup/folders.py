@@ -49,6 +49,16 @@ def unpack(data: bytes, folder: Path) -> list[str]:
     return names
 
 
+def file_in(packed: bytes, name: str) -> bytes | None:
+    """One file of such a tar file; None if it is not there."""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        try:
+            found = tar.extractfile(name)
+        except KeyError:
+            return None
+        return None if found is None else found.read()
+
+
 def _files(place: Path) -> Iterator[Path]:
     if place.is_file():
         yield place

@@ -21,7 +21,7 @@ from deployments.data.backup.settings import FILE, BackupSettings, credentials
 from deployments.data.postgres import OWNER, LocalServer
 
 DEADLINE_S = 4 * 3600.0
-_POLL_S = 0.1
+_POLL_S = 0.05
 _END_S = 10.0
 _REFUSED = "the database system is"
 _NOT_REACHED = "recovery ended before configured recovery target was reached"

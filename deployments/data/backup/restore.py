@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from deployments.data import postgres_account
-from deployments.data.backup import blobs, folders, manifest, wal
+from deployments.data.backup import blobs, folders, manifest, secrets, wal
 from deployments.data.backup.errors import BackupError
 from deployments.data.backup.manifest import Manifest
 from deployments.data.backup.replay import replayed
@@ -105,7 +105,8 @@ def restore(
         unpack_base(vault, base.base, data)
     with steps.step("config"):
         folders.unpack(_whole(vault, base.config), to / "configs")
-        folders.unpack(_whole(vault, base.secrets), to / "secrets")
+        packed = _whole(vault, base.secrets)
+        secrets.bring_back(vault, packed, base.started_at, at, to / "secrets")
     with steps.step("replay"), replayed(settings, data, at) as dsn:
         reached, known = _asked(dsn)
     reached = reached or base.stopped_at

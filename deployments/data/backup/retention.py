@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from deployments.data.backup import blobs, manifest, wal
+from deployments.data.backup import blobs, manifest, secrets, wal
 from deployments.data.backup.manifest import Manifest
 from deployments.data.backup.vault import Vault
 
@@ -50,6 +50,10 @@ def prune(vault: Vault, every: Sequence[Manifest], now: datetime, keep_days: int
         names = _unfinished(vault, system, complete, now) + _old_wal(vault, system, kept)
         refused += vault.delete(names)
         files += len(names)
+    if kept:
+        oldest = min(each.started_at for each in kept)
+        names = [entry.name for entry in vault.entries(secrets.FOLDER)]
+        refused += vault.delete(secrets.outdated(names, oldest))
     lost = _unneeded_blobs(vault, kept) if gone else []
     for name in lost:
         refused += vault.delete([entry.name for entry in vault.entries(blobs.stream_name(name))])

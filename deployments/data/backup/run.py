@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.data.backup import base, blobs, escrow, folders, keys, manifest, retention
+from deployments.data.backup import secrets as copies
 from deployments.data.backup.errors import AlreadyThere
 from deployments.data.backup.manifest import Manifest
 from deployments.data.backup.retention import Pruned
@@ -87,6 +88,7 @@ def run(settings: BackupSettings, say: Say = lambda text: None) -> tuple[Manifes
         figures=figures,
         seconds=steps.seconds,
     )
+    copies.keep(vault, Path(settings.secrets), stopped)
     keep_in_escrow(vault, Path(settings.secrets))
     manifest.write(vault, made)
     return made, retention.prune(vault, manifest.every(vault), stopped, settings.keep_days)

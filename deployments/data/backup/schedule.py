@@ -21,7 +21,7 @@ import psycopg
 
 from deployments.cell import condition
 from deployments.cell.state import Home
-from deployments.data.backup import blobs, manifest, wal
+from deployments.data.backup import blobs, manifest, secrets, wal
 from deployments.data.backup.errors import BackupError
 from deployments.data.backup.settings import BackupSettings
 from deployments.data.backup.vault import Vault
@@ -174,6 +174,7 @@ class Schedule:
             began = time.time()
             blobs.copy_new(vault, Path(self.settings.blobs), since=self._blobs_at)
             self._blobs_at = began
+        secrets.keep(vault, Path(self.settings.secrets), datetime.now(UTC))
         if self._child is not None and self._child.poll() is None:
             return
         if self._child is not None:

@@ -1,6 +1,6 @@
 """Sealed objects and streams by name. Names begin with the site, and are bound into what is sealed.
 
-`<site>/<PostgreSQL's system id>/{base,wal}/…`, `<site>/{blobs,config,keys}/…`. A stream is a folder
+`<site>/<PostgreSQL's system id>/{base,wal}/…`, `<site>/{blobs,keys,secrets}/…`. A stream is a folder
 of parts, `000000` and on; in bounded memory, with a few parts on their way at a time.
 """
 

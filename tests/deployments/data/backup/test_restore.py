@@ -97,25 +97,39 @@ def test_a_missing_wal_file_is_named(backed_up: World, scratch: Path) -> None:
 
 
 def test_a_flipped_byte_in_any_object_of_a_base_backup_is_refused(
-    backed_up: World, tmp_path: Path
+    backed_up: World, scratch: Path
 ) -> None:
     vault = backed_up.vault
     base = manifest.every(vault)[-1]
     folder = Path(vault.store.place) / vault.site / base.folder
-    for number, path in enumerate(sorted(each for each in folder.rglob("*") if each.is_file())):
+    streams = {
+        stream.name.rpartition("/")[2]: stream.name
+        for stream in (base.base, base.blobs, base.config, base.secrets)
+    }
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         content = path.read_bytes()
         changed = bytearray(content)
         changed[len(changed) // 2] ^= 1
         path.write_bytes(changed)
         try:
-            if path.parts[-2] == "blobs":  # what retention reads
-                with pytest.raises(Damaged):
-                    list(vault.read_stream(base.blobs.name))
-                continue
-            with pytest.raises(Damaged):
-                restore.restore(backed_up.settings, tmp_path / str(number), None)
+            is_manifest = path.name == "manifest"
+            with pytest.raises(Damaged, match="does not open"):
+                list(
+                    manifest.every(vault)
+                    if is_manifest
+                    else vault.read_stream(streams[path.parent.name])
+                )
         finally:
             path.write_bytes(content)
+    # And a restore ends with that, rather than with what is left.
+    first = folder / "base.tar" / "000000"
+    content = first.read_bytes()
+    first.write_bytes(content[:-1])
+    try:
+        with pytest.raises(Damaged, match=r"base\.tar/000000 was changed"):
+            restore.restore(backed_up.settings, scratch, None)
+    finally:
+        first.write_bytes(content)
 
 
 def test_a_damaged_wal_file_stops_recovery_instead_of_ending_it(

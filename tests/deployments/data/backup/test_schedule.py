@@ -17,6 +17,7 @@ import pytest
 from deployments.cell import condition
 from deployments.cell.state import Home
 from deployments.data.backup import run
+from deployments.data.backup.ages import ages
 from deployments.data.backup.schedule import LOCK, Decision, Schedule, covered, due
 from tests.deployments.data.backup.world import World
 
@@ -121,3 +122,10 @@ def test_a_database_that_is_away_is_told_and_waited_for(site: World, tmp_path: P
     finally:
         loop.stopping.set()
         loop.run()
+
+
+def test_ages_are_told_where_they_are_known_and_grow_with_the_clock() -> None:
+    told = {"leads": False, "ok": True, "base_at": 100.0, "wal_at": None}
+    assert ages(told, 160.0) == {"base": 60.0}
+    assert ages({**told, "wal_at": 150}, 160.0) == {"base": 60.0, "wal": 10.0}
+    assert ages(None, 160.0) == {}
