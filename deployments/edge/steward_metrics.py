@@ -9,7 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from deployments.edge.steward import Steward
+from deployments.site.trust.renewal import expiries
 
+_CERTIFICATES = ("host.crt", "edge.crt", "ca.crt", "crl.pem")
 MODES = ("normal", "emergency")
 
 
@@ -73,6 +75,14 @@ class StewardCollector(Collector):
             decisions.add_metric([action], count)
         yield decisions
         yield _disks(steward.own.name)
+        tls = steward.own.tls
+        ends = expiries(tls / name for name in _CERTIFICATES)
+        yield _gauge(
+            "medrec_certificate_ends_s",
+            "Unix time at which the certificate or revocation list ends.",
+            "certificate",
+            {path.name: end for path, end in ends.items()},
+        )
 
     def _database(self, cells: Mapping[str, float]) -> Iterator[GaugeMetricFamily]:
         members = self._steward.sight.members()

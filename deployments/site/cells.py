@@ -28,7 +28,7 @@ def cell_config(plan: Plan, host: HostPlan, *, root: Path = PROJECT_ROOT) -> str
         raise ValueError(f"{host.name} runs no cell")
     file = root / host.host.config
     raw = read_yaml(file)
-    overrides = _emergency(plan, host) if host == plan.cloud else _cell(plan, host)
+    overrides = _emergency(plan, host, root) if host == plan.cloud else _cell(plan, host)
     for key, args in _applications(file, raw):
         records = args.get("records") or {}
         if not isinstance(records, dict):
@@ -54,7 +54,7 @@ def _cell(plan: Plan, host: HostPlan) -> dict[str, Any]:
     }
 
 
-def _emergency(plan: Plan, host: HostPlan) -> dict[str, Any]:
+def _emergency(plan: Plan, host: HostPlan, root: Path) -> dict[str, Any]:
     """It has records of its own; the copy comes by the edges' way to the primary, keys from cells."""
     callers = [each.name for each in (*plan.cells, *plan.edges)]
     return {
@@ -62,6 +62,15 @@ def _emergency(plan: Plan, host: HostPlan) -> dict[str, Any]:
         "others": {"host": host.name, "callers": callers},
         "emergency": {"source_dsn": _dsn(host, host.ports.copy, COPY)},
     }
+
+
+def _is_demo(plan: Plan, root: Path) -> bool:
+    """Whether the site's cells are a demo."""
+    file = root / str(plan.cells[0].host.config)
+    return any(
+        (args.get("records") or {}).get("demo") is True
+        for _, args in _applications(file, read_yaml(file))
+    )
 
 
 def _of_the_site(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 from configs.args import LOCAL_CONNECTIONS
 from configs.budgets import Budget, plan, scaled
 from configs.machine import machine
+from deployments.data.emergency.publisher import ignored_slots
 from deployments.data.postgres import APPLICATION, DATABASE, OWNER, program
 from deployments.data.postgres_settings import settings
 from deployments.site.passwords import COPY, FILE, REPLICATION, REWIND, SUPERUSER, Passwords
@@ -84,6 +85,8 @@ def patroni_config(
                 "check_timeline": True,
                 "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": shared},
                 **({"slots": {k: dict(v) for k, v in slots.items()}} if slots else {}),
+                # The emergency copy's slot is none of Patroni's, which drops unknown ones.
+                **({"ignore_slots": ignored_slots(DATABASE)} if site_plan.cloud else {}),
             },
             "initdb": [
                 {"encoding": "UTF8"},

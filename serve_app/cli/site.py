@@ -116,3 +116,18 @@ def come_back(cell: Cell, force: Forced = False) -> None:
     from serve_app.cli.site_orders import come_back as run
 
     run(cell, force)
+
+
+@app.command()
+def render(
+    site: Annotated[Path, typer.Argument(help="Site file.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Folder to write into.")],
+    secrets: Annotated[
+        Path | None,
+        typer.Option("--secrets", file_okay=False, help="Folder of passwords and authority."),
+    ] = None,
+) -> None:
+    """Write every file of every host below a folder."""
+    from serve_app.cli.site_render import run
+
+    run(site, out, secrets)
