@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from deployments.site import launchd, systemd
+from deployments.site import launchd, systemd, ups
 from deployments.site.archiving import setup_command
 from deployments.site.plan import HostPlan, Plan
-from deployments.site.ups import SCRIPT, ups_files
+from deployments.site.ups import ups_files
 
 INDEX = "INSTALL.txt"
 
@@ -58,6 +58,11 @@ def _commands(plan: Plan, host: HostPlan) -> Iterator[str]:
     if host in plan.cells:
         yield f"mkdir -p {host.database.parent}"
     yield f"chown -R {host.host.user}:{group} {home} && chmod 700 {home}"
+    # What root reads or runs is root's: the account could otherwise make root run its own.
+    rooted = [host.folder / "firewall"]
+    if host in plan.edges and plan.site.edge.address is not None:
+        rooted.append(host.keepalived_config.parent)
+    yield f"chown -R 0:0 {' '.join(map(str, rooted))} && chmod 755 {' '.join(map(str, rooted))}"
     if host in plan.etcd:
         yield f"chmod 700 {host.etcd_data}"
     if (setup := setup_command(plan, host)) is not None and host in plan.cells:
@@ -72,14 +77,16 @@ def _commands(plan: Plan, host: HostPlan) -> Iterator[str]:
         yield f"systemctl enable {' '.join(systemd.units(plan, host))}"
         yield f"systemctl start medrec-firewall.service {systemd.TARGET}"
     if ups_files(plan, host):
-        ups = host.folder / "ups"
-        yield f"with NUT, in upsmon.conf: NOTIFYCMD {ups / 'nut_notify.sh'}"
-        yield f"with apcupsd: cp {ups / 'apcupsd'}/* /etc/apcupsd/"
-        yield f"either calls {ups / SCRIPT}, by sudo where it is not {host.host.user}"
+        yield f"mkdir -p {ups.FOLDER} && cp -R .{ups.FOLDER}/. {ups.FOLDER}/"
+        yield f"with NUT: install -m 440 .{ups.SUDOERS} {ups.SUDOERS}"
+        yield f"  and in upsmon.conf: NOTIFYCMD {ups.FOLDER / 'nut_notify.sh'}"
+        yield f"with apcupsd: cp {ups.FOLDER / 'apcupsd'}/* /etc/apcupsd/"
 
 
 def _owner(host: HostPlan, path: Path) -> str:
-    return host.host.user if path.is_relative_to(host.home.path) else "root"
+    of_root = (host.folder / "firewall", host.keepalived_config.parent)
+    is_own = path.is_relative_to(host.home.path) and path.parent not in of_root
+    return host.host.user if is_own else "root"
 
 
 def _missing(plan: Plan, host: HostPlan, modes: Mapping[Path, int]) -> Iterator[tuple[Path, str]]:

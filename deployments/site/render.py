@@ -24,9 +24,9 @@ from deployments.site.plan import HostPlan, Plan
 from deployments.site.systemd import unit_files
 from deployments.site.trust.files import HostFiles
 from deployments.site.trust.renewal import edge_files, host_files
-from deployments.site.ups import ups_files
+from deployments.site.ups import SUDOERS, ups_files
 
-_SECRET, _PLAIN, _SCRIPT = 0o600, 0o644, 0o755
+_SECRET, _PLAIN, _SCRIPT, _SUDOERS = 0o600, 0o644, 0o755, 0o440
 _SHEBANG = "#!/bin/"
 
 
@@ -65,8 +65,7 @@ def render(plan: Plan, out: Path, secrets: Secrets | None = None) -> list[Path]:
 
 def _write_host(plan: Plan, host: HostPlan, folder: Path, secrets: Secrets) -> Iterator[Path]:
     for path, text in _plain_files(plan, host):
-        mode = _SCRIPT if text.startswith(_SHEBANG) else _PLAIN
-        yield _put(_below(folder, path), text, mode)
+        yield _put(_below(folder, path), text, _mode_of(path, text))
     if host.host.role != "witness":
         haproxy = write_haproxy(plan, host, folder=_below(folder, host.haproxy_config.parent))
         for file in haproxy.parent.iterdir():
@@ -119,6 +118,12 @@ def _certificates(host: HostPlan, folder: Path, authority: Path) -> Iterator[Pat
             files.copy_to(tls)
             written |= {tls / path.name for path in files.paths}
     yield from written
+
+
+def _mode_of(path: Path, text: str) -> int:
+    if path == SUDOERS:
+        return _SUDOERS
+    return _SCRIPT if text.startswith(_SHEBANG) else _PLAIN
 
 
 def _below(folder: Path, path: Path) -> Path:

@@ -20,7 +20,8 @@ from deployments.edge import haproxy
 from deployments.site.launchd import job_files
 from deployments.site.plan import Plan, on_hosts
 from deployments.site.systemd import FOLDER, unit_files, units
-from deployments.site.ups import SCRIPT, ups_files
+from deployments.site.ups import FOLDER as FOLDER_OF_UPS
+from deployments.site.ups import SCRIPT, SUDOERS, ups_files
 
 
 def _plan(folder: Path, **changed: str) -> Plan:
@@ -158,11 +159,15 @@ def ups(tmp_path: Path) -> Path:
     """The scripts of a cell, with a Python that writes down how it was called."""
     plan = _plan(tmp_path, user=pwd.getpwuid(os.getuid()).pw_name)
     host = plan.hosts["mac-a"]
-    for path, text in ups_files(plan, host).items():
+    folder = tmp_path / "ups"
+    for path, text in ups_files(plan, host, folder).items():
+        if path == SUDOERS:
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
         assert subprocess.run(["/bin/sh", "-n", path], check=False).returncode == 0
+    host.home.path.mkdir()
     python = Path(host.python)
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\necho "$MEDREC_HOME $*" >> {tmp_path}/called\n')
@@ -172,7 +177,7 @@ def ups(tmp_path: Path) -> Path:
     for name, line in (("logger", "cat > /dev/null"), ("sleep", "exec /bin/sleep 0.3")):
         (stubs / name).write_text(f"#!/bin/sh\n{line} < /dev/null\n")
         (stubs / name).chmod(0o755)
-    return host.folder / "ups"
+    return folder
 
 
 def _say(script: Path, *words: str, folder: Path, **variables: str) -> None:
@@ -211,6 +216,33 @@ def test_a_low_battery_hands_over_at_once(ups: Path, tmp_path: Path) -> None:
     _say(ups / "nut_notify.sh", folder=tmp_path, NOTIFYTYPE="LOWBATT")
     _say(ups / "apcupsd" / "doshutdown", folder=tmp_path)
     assert len(_calls(tmp_path)) == 2
+
+
+def test_another_account_is_let_in_for_the_handover_alone(tmp_path: Path) -> None:
+    """NUT's notices run as `nut`, the handover as the account of the cell."""
+    plan = _plan(tmp_path)
+    files = ups_files(plan, plan.hosts["mac-a"])
+    script = next(path for path in files if path.name == SCRIPT)
+    # The home is closed to other accounts.
+    assert not script.is_relative_to(plan.hosts["mac-a"].home.path)
+    assert f"nut ALL=(daemon) NOPASSWD: {script} now\n" in files[SUDOERS]
+    if (visudo := shutil.which("visudo", path="/usr/sbin:/usr/bin")) is not None:
+        (tmp_path / "sudoers").write_text(files[SUDOERS])
+        (tmp_path / "sudoers").chmod(0o440)
+        line = [visudo, "-c", "-f", str(tmp_path / "sudoers")]
+        assert subprocess.run(line, capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def test_a_ups_notice_of_another_account_goes_by_sudo(tmp_path: Path) -> None:
+    plan = _plan(tmp_path, user="somebody-else")
+    script, stubs = tmp_path / SCRIPT, tmp_path / "bin"
+    script.write_text(ups_files(plan, plan.hosts["mac-a"])[FOLDER_OF_UPS / SCRIPT])
+    script.chmod(0o755)
+    stubs.mkdir()
+    (stubs / "sudo").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/called\n')
+    (stubs / "sudo").chmod(0o755)
+    _say(script, "now", folder=tmp_path)
+    assert _calls(tmp_path) == [f"-n -u somebody-else {FOLDER_OF_UPS / SCRIPT} now"]
 
 
 def test_a_cell_that_is_alone_has_nobody_to_hand_over_to(tmp_path: Path) -> None:
