@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from deployments.data.cutting import cut_after
 from deployments.data.errors import StoreUnavailable
 
 WAITING_PER_CONNECTION = 32
@@ -178,7 +179,7 @@ class Connections:
         connection: Connection | None = None
         try:
             connection = await self._connected()
-        except (psycopg.Error, OSError, TimeoutError):
+        except (psycopg.Error, OSError):
             if not self.is_away:
                 self._away_since = time.monotonic()
             self._failed_at = time.monotonic()
@@ -195,25 +196,25 @@ class Connections:
         return True
 
     async def _connected(self) -> Connection:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            connection = await Connection.connect(
-                self._dsn,
-                autocommit=True,
-                application_name=self._name,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                keepalives_idle=10,
-                keepalives_interval=2,
-                keepalives_count=3,
-            )
-            fit = False
-            try:
+        connection = await Connection.connect(
+            self._dsn,
+            autocommit=True,
+            application_name=self._name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            keepalives_idle=10,
+            keepalives_interval=2,
+            keepalives_count=3,
+        )
+        fit = False
+        try:
+            with cut_after(connection, CONNECT_TIMEOUT_S):
                 row = await (await connection.execute(_READS_ONLY)).fetchone()
-                if row is None or row[0]:
-                    raise psycopg.OperationalError("the server takes no writes")
-                fit = True
-            finally:
-                if not fit:
-                    connection.pgconn.finish()
+            if row is None or row[0]:
+                raise psycopg.OperationalError("the server takes no writes")
+            fit = True
+        finally:
+            if not fit:
+                connection.pgconn.finish()
         connection.watch_warnings()
         connection.outlived = time.monotonic() + random.uniform(0.9, 1.0) * _LIFETIME_S
         return connection

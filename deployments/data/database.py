@@ -10,9 +10,7 @@ may simply be done again (`Interrupted`), or nobody knows (`CommitUnknown`).
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from configs.args import RecordsArgs
 from deployments.data.connections import Connection, Connections
+from deployments.data.cutting import cut_off
 from deployments.data.database_errors import lost, moved, refusal
 from deployments.data.errors import (
     CommitUnknown,
@@ -122,7 +121,7 @@ class Database:
                 if moved(error, read_only=read_only):
                     connection.pgconn.finish()
                 raise refusal(error, expired=_expired(deadline), read_only=read_only) from None
-            await self._commit(connection, deadline)
+            await self._commit(connection, deadline, read_only)
         finally:
             await self._give_back(connection, cut)
 
@@ -168,7 +167,7 @@ class Database:
                 await self._give_back(connection, cut)
         return cut if begun else None
 
-    async def _commit(self, connection: Connection, deadline: float) -> None:
+    async def _commit(self, connection: Connection, deadline: float, read_only: bool) -> None:
         """Commit, or say exactly what has become of it."""
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
@@ -181,7 +180,7 @@ class Database:
         try:
             done = await connection.execute(b"COMMIT")
         except psycopg.Error as error:
-            if lost(connection, error):
+            if lost(connection, error) and not read_only:
                 raise CommitUnknown("the connection broke during the commit") from None
             raise refusal(error, expired=_expired(deadline)) from None
         if connection.warnings != before:
@@ -229,15 +228,6 @@ def _beginning(
 
 def _expired(deadline: float) -> bool:
     return time.monotonic() >= deadline
-
-
-def cut_off(connection: psycopg.AsyncConnection[Any]) -> None:
-    """End the connection's socket: whoever waits on it is woken, also if the server is frozen."""
-    with (
-        suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
-    ):
-        twin.shutdown(socket.SHUT_RDWR)
 
 
 def _cut_at(connection: Connection, moment: float) -> asyncio.TimerHandle:

@@ -5,11 +5,12 @@ A rolling update has two for a while. The lock belongs to a connection, so it fa
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Any
 
 import psycopg
+
+from deployments.data.cutting import cut_after
 
 LOCK = 6_374_120_004
 _TIMEOUT_S = 3.0
@@ -26,9 +27,8 @@ class Leadership:
     async def held(self) -> bool:
         """Ask the database, within seconds; a broken connection has lost the lock."""
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                self.is_held = await self._ask()
-        except (TimeoutError, psycopg.Error):
+            self.is_held = await self._ask()
+        except (psycopg.Error, OSError):
             await self.close()
         return self.is_held
 
@@ -49,9 +49,12 @@ class Leadership:
                 application_name="medrec-custodian-lock",
             )
         # Taken again by its holder it would count twice, and nobody would give it back twice.
-        # A standby, or a primary that was demoted, has locks of its own: they mean nothing.
-        primary = "SELECT NOT pg_is_in_recovery()"
-        query = primary if self.is_held else f"{primary} AND pg_try_advisory_lock(%(key)s)"
-        cursor = await self._connection.execute(query, None if self.is_held else {"key": LOCK})
-        row = await cursor.fetchone()
-        return row is not None and bool(row[0])
+        lock = "true" if self.is_held else f"pg_try_advisory_lock({LOCK})"
+        query = f"SELECT pg_is_in_recovery(), {lock}".encode()
+        with cut_after(self._connection, _TIMEOUT_S):
+            row = await (await self._connection.execute(query)).fetchone()
+        if row is None or row[0]:
+            # The locks of a standby, or of a primary that was demoted, mean nothing.
+            await self.close()
+            return False
+        return bool(row[1])

@@ -13,6 +13,8 @@ from contextlib import suppress
 
 import psycopg
 
+from deployments.data.cutting import cut_after
+
 # A server that died without a word is noticed by asking it something now and then.
 _ASK_EVERY_S = 15.0
 _ANSWER_WITHIN_S = 5.0
@@ -62,13 +64,14 @@ class Listener:
             self._dsn, autocommit=True, connect_timeout=3, application_name="medrec-notices"
         )
         try:
-            await connection.execute(f"LISTEN {self._channel}".encode())
+            with cut_after(connection, _ANSWER_WITHIN_S):
+                await connection.execute(f"LISTEN {self._channel}".encode())
             self.is_listening = True
             self._back()
             while True:
                 async for notice in connection.notifies(timeout=_ASK_EVERY_S):
                     self._heard(notice.payload)
-                async with asyncio.timeout(_ANSWER_WITHIN_S):
+                with cut_after(connection, _ANSWER_WITHIN_S):
                     await connection.execute("SELECT 1")
         finally:
             # Without waiting for a server that may not be there.

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from deployments.data.database import cut_off
+from deployments.data.cutting import cut_after
 from deployments.data.database_errors import lost
 from deployments.data.errors import DataError, StoreUnavailable
 
@@ -76,12 +76,11 @@ class Appender:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise StoreUnavailable("the audit chain did not answer in time")
-        loop = asyncio.get_running_loop()
-        cut = loop.call_later(left_s, cut_off, connection)
         whole = False
         try:
-            cursor = await connection.execute(_APPEND, [list(bodies), list(staged)])
-            found = dict(await cursor.fetchall())
+            with cut_after(connection, left_s):
+                cursor = await connection.execute(_APPEND, [list(bodies), list(staged)])
+                found = dict(await cursor.fetchall())
             whole = not self._warned
         except psycopg.Error as error:
             whole = not lost(connection, error) and _is_unfit(error)
@@ -90,7 +89,6 @@ class Appender:
                 raise Unfit(f"the chain refuses an entry ({code})") from None
             raise StoreUnavailable("the audit chain cannot be reached") from None
         finally:
-            cut.cancel()
             if not whole:
                 await self._drop(connection)
         if not whole:
@@ -101,20 +99,21 @@ class Appender:
     async def _connected(self, deadline: float) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        left_s = deadline - time.monotonic()
+        if time.monotonic() >= deadline:
+            raise StoreUnavailable("the audit chain did not answer in time")
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
-                connection = await psycopg.AsyncConnection.connect(
-                    self._dsn,
-                    autocommit=True,
-                    application_name="medrec-audit",
-                    connect_timeout=_CONNECT_TIMEOUT_S,
-                    keepalives_idle=10,
-                    keepalives_interval=2,
-                    keepalives_count=3,
-                )
+            connection = await psycopg.AsyncConnection.connect(
+                self._dsn,
+                autocommit=True,
+                application_name="medrec-audit",
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                keepalives_idle=10,
+                keepalives_interval=2,
+                keepalives_count=3,
+            )
+            with cut_after(connection, _CONNECT_TIMEOUT_S):
                 await connection.execute(_SESSION)
-        except (psycopg.Error, TimeoutError, OSError):
+        except (psycopg.Error, OSError):
             raise StoreUnavailable("the audit chain cannot be reached") from None
         connection.add_notice_handler(self._notice)
         self._warned = False

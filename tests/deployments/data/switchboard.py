@@ -22,6 +22,7 @@ class Switchboard:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._way: Way = "open"
+        self._frozen = False
         self.port = 0
         self.came = 0
 
@@ -52,8 +53,14 @@ class Switchboard:
         if self._server is None:
             await self.begin()
 
+    def freeze(self) -> None:
+        """Carry nothing any more, on connections that stay open; `cut` ends them."""
+        self._way = "silent"
+        self._frozen = True
+
     def cut(self) -> None:
         """Break every connection that there is."""
+        self._frozen = False
         for line in list(self._lines):
             line.transport.abort()
 
@@ -84,15 +91,16 @@ class Switchboard:
             far_reader, far_writer = await asyncio.open_connection(host, int(str(port)))
         self._lines.add(far_writer)
         try:
-            await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
+            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
         finally:
             self._lines.discard(far_writer)
             far_writer.transport.abort()
 
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._frozen:
+                    await asyncio.sleep(3600)
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

@@ -22,6 +22,7 @@ from deployments.data.errors import StoreUnavailable
 from deployments.data.jobs import Figures, Job, jobs
 from deployments.data.leadership import Leadership
 from deployments.data.places import places
+from tests.deployments.data.switchboard import Switchboard
 
 
 async def until(what: str, condition: Callable[[], object], timeout_s: float = 15) -> None:
@@ -115,6 +116,28 @@ async def test_who_loses_the_connection_has_lost_the_lead_and_may_win_it_again(
             break
         await asyncio.sleep(0.05)
     assert leadership.is_held
+
+
+async def test_a_frozen_database_ends_the_lead_in_seconds_and_it_comes_back_by_itself(
+    dsns: tuple[str, str],
+) -> None:
+    board = Switchboard(dsns[0])
+    await board.begin()
+    leadership = Leadership(board.dsn)
+    assert await leadership.held()
+    board.freeze()
+    began = time.monotonic()
+    assert not await leadership.held()
+    assert 2.5 < time.monotonic() - began < 5
+    board.cut()
+    await board.turn("open")
+    for _ in range(100):
+        if await leadership.held():
+            break
+        await asyncio.sleep(0.05)
+    assert leadership.is_held
+    await leadership.close()
+    await board.end()
 
 
 async def test_an_absent_database_makes_nobody_lead_and_holds_nobody_up() -> None:
