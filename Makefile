@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 UV     := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help install system run test lint types unit bench train lock clean
+.PHONY: help install system run test test-site lint types unit bench train lock clean
 
 help:            ## this list
-	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed system  ## a virtual environment with the pinned packages
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -50,7 +50,10 @@ types:
 # What needs a whole cell runs by itself, one test at a time.
 unit:
 	$(BIN)/python -m pytest -q -m "not cluster" -n 2 --dist loadfile --durations=10
-	$(BIN)/python -m pytest -m cluster --durations=10
+	$(BIN)/python -m pytest -m "cluster and not site" --durations=10
+
+test-site: install  ## every fault of a whole site, once each; as root on Linux, about an hour
+	$(BIN)/python -m pytest -m "cluster and site" tests/site --durations=0
 
 bench: install   ## short benchmarks; the platform must be running for `chat`
 	$(BIN)/python -m benchmarks capacity

@@ -139,7 +139,6 @@ def _once(
     site: SiteProcess, fault: Fault, options: FailoverOptions, journal: Journal, tell: Any
 ) -> None:
     hold_s = options.hold_s or HOLD_S.get(fault.name, DEFAULT_HOLD_S)
-    pace = Pace(mode_s=0.25) if fault.survivors == "emergency" else Pace()
     limits = Limits(
         plain_s=PLAIN_LIMITS.get(fault.name),
         database_s=DATABASE_WORST_S,
@@ -147,7 +146,13 @@ def _once(
     )
     try:
         found = experiment.run(
-            site.scene, fault, site.target, tell=tell, hold_s=hold_s, pace=pace, limits=limits
+            site.scene,
+            fault,
+            site.target,
+            tell=tell,
+            hold_s=hold_s,
+            pace=pace_of(fault),
+            limits=limits,
         )
     except CellError as error:
         tell(f"{fault.name}: {error}")
@@ -160,6 +165,11 @@ def _once(
         tell(f"{fault.name}: {problem}")
     if found.restored_s is None:
         site.restart()
+
+
+def pace_of(fault: Fault) -> Pace:
+    """The load of a run: where emergency is expected, it is asked for."""
+    return Pace(mode_s=0.25) if fault.survivors == "emergency" else Pace()
 
 
 def _sum_up(draft: Draft, journal: Journal, options: FailoverOptions) -> None:

@@ -26,7 +26,7 @@ SITE = PROJECT_ROOT / "configs" / "site-local.yaml"
 class SiteProcess:
     """`medrec site up` with what a fault needs; a context manager. Not for two threads."""
 
-    def __init__(self, need: Need, folder: Path, disk_mb: int, site: Path = SITE) -> None:
+    def __init__(self, need: Need, folder: Path, disk_mb: int = 0, *, site: Path = SITE) -> None:
         if not namespaces_are_possible():
             raise CellError("this needs root on Linux: every host is a network namespace")
         self._flags = {

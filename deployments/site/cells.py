@@ -59,6 +59,8 @@ def _emergency(plan: Plan, host: HostPlan, root: Path) -> dict[str, Any]:
     callers = [each.name for each in (*plan.cells, *plan.edges)]
     return {
         **_of_the_site(plan),
+        # A demo's people and keys come with the copy, and any other config refuses them.
+        "demo": _is_demo(plan, root),
         "others": {"host": host.name, "callers": callers},
         "emergency": {"source_dsn": _dsn(host, host.ports.copy, COPY)},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import ipaddress
+import json
 import os
 import platform
 import shutil
@@ -27,6 +28,20 @@ CLIENT = "client"
 _TIMEOUT_S = 15
 _CLONE_NEWNET = 0x40000000
 _SETPRIV = "setpriv"
+_TABLE = "medrec_watch"
+_WATCH = """
+table inet medrec_watch {{
+    set outside4 {{ type ipv4_addr; size 1024; flags dynamic; }}
+    set outside6 {{ type ipv6_addr; size 1024; flags dynamic; }}
+    chain out {{
+        type filter hook output priority -10; policy accept;
+        ip daddr {{ 127.0.0.0/8, {network}, 224.0.0.0/4, 255.255.255.255 }} accept
+        ip6 daddr {{ ::1, fe80::/10, ff00::/8 }} accept
+        add @outside4 {{ ip daddr }}
+        add @outside6 {{ ip6 daddr }}
+    }}
+}}
+"""
 
 
 class Ground(Protocol):
@@ -151,6 +166,38 @@ class Namespaces:
             )
             _ip("-n", inside, "link", "set", "lo", "up")
             _ip("-n", inside, "link", "set", "eth0", "up")
+            self._watch(host)
+
+    def _watch(self, host: str) -> None:
+        """Let whatever is meant for outside the site end in the host itself, and keep its address.
+
+        Without any route nothing would be sent, and so nothing seen.
+        """
+        inside = self.name(host)
+        for version in ("-4", "-6"):
+            _ip("-n", inside, version, "route", "add", "default", "dev", "lo")
+        rules = _WATCH.format(network=self.network)
+        _run(["ip", "netns", "exec", inside, "nft", "-f", "-"], rules)
+
+    def strayed(self, host: str) -> list[str]:
+        """Addresses outside the site that the host has sent anything to since it was made."""
+        line = [
+            "ip",
+            "netns",
+            "exec",
+            self.name(host),
+            "nft",
+            "-j",
+            "list",
+            "table",
+            "inet",
+            _TABLE,
+        ]
+        found: list[str] = []
+        for entry in json.loads(_run(line))["nftables"]:
+            for element in entry.get("set", {}).get("elem", ()):
+                found.append(str(element["elem"]["val"] if isinstance(element, dict) else element))
+        return found
 
     @property
     def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -224,12 +271,16 @@ def _as_account(account: str) -> list[str]:
 
 
 def _ip(*words: str) -> str:
+    return _run(["ip", *words])
+
+
+def _run(line: Sequence[str], text: str | None = None) -> str:
     try:
         done = subprocess.run(
-            ["ip", *words], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            line, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CellError(f"ip {' '.join(words)}: {error}") from error
+        raise CellError(f"{' '.join(line)}: {error}") from error
     if done.returncode != 0:
-        raise CellError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise CellError(f"{' '.join(line)}: {done.stderr.strip()}")
     return done.stdout
