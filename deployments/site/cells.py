@@ -62,7 +62,11 @@ def _emergency(plan: Plan, host: HostPlan, root: Path) -> dict[str, Any]:
         # A demo's people and keys come with the copy, and any other config refuses them.
         "demo": _is_demo(plan, root),
         "others": {"host": host.name, "callers": callers},
-        "emergency": {"source_dsn": _dsn(host, host.ports.copy, COPY)},
+        "emergency": {
+            "source_dsn": _dsn(host, host.ports.copy, COPY),
+            "estimate_s": int(plan.site.failover.estimate_s),
+            "copy_max_age_s": plan.site.emergency.copy_limit_s,
+        },
     }
 
 
@@ -78,6 +82,7 @@ def _is_demo(plan: Plan, root: Path) -> bool:
 def _of_the_site(plan: Plan) -> dict[str, Any]:
     return {
         "organization": plan.site.organization,
+        "phase": "mvp" if plan.site.preset == "mvp" else "production",
         "sign_in": {
             "issuer": plan.public_url,
             "relying_party_id": plan.site.edge.public_name,

@@ -21,6 +21,7 @@ from serve_app.cli.audit import app as audit_app
 from serve_app.cli.backup import app as backup_app
 from serve_app.cli.ca import app as ca_app
 from serve_app.cli.demo import app as demo_app
+from serve_app.cli.emergency import app as emergency_app
 from serve_app.cli.key import app as key_app
 from serve_app.cli.models import app as models_app
 from serve_app.cli.seal import app as seal_app
@@ -47,6 +48,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(ai_app, name="ai")
 app.add_typer(models_app, name="models")
 app.add_typer(subject_app, name="subject")
+app.add_typer(emergency_app, name="emergency")
 
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
 Config = Annotated[Path, typer.Option("--config", help="Cell config, a Ray Serve config file.")]

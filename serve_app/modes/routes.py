@@ -31,7 +31,6 @@ from serve_app.modes.shapes import (
     NoteShown,
     ReviewShown,
 )
-from serve_app.openapi import error_responses
 
 _PATIENT = re.compile(r"Patient/([A-Za-z0-9.-]{1,64})")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -63,7 +62,7 @@ def _add_mode(router: APIRouter, emergency: Emergency) -> None:
         "/v1/mode",
         summary="The mode, what works in it, since when, and for how long",
         response_model=ModeShown,
-        responses=error_responses(),
+        responses=described.problems(store=False),
         openapi_extra={"security": []},
     )
     async def mode() -> Response:
@@ -71,6 +70,8 @@ def _add_mode(router: APIRouter, emergency: Emergency) -> None:
 
 
 def _add_activation(router: APIRouter, emergency: Emergency) -> None:
+    limit_s = emergency.args.emergency.copy_max_age_s
+
     @router.post("/internal/emergency/activate", include_in_schema=False)
     async def activate(request: Request) -> Response:
         body = await bodies.read(request, ActivateBody)
@@ -83,7 +84,7 @@ def _add_activation(router: APIRouter, emergency: Emergency) -> None:
             deadline=origin.deadline,
         )
         emergency.standing.forget()
-        return bodies.answer(_activated(activation, is_new=is_new), 201 if is_new else 200)
+        return bodies.answer(_activated(activation, limit_s, is_new=is_new), 201 if is_new else 200)
 
     @router.post("/internal/emergency/end", include_in_schema=False)
     async def end(request: Request) -> Response:
@@ -92,7 +93,7 @@ def _add_activation(router: APIRouter, emergency: Emergency) -> None:
             request.scope[HOST], request_id=origin.request_id, deadline=origin.deadline
         )
         emergency.standing.forget()
-        return bodies.answer(_activated(ended, is_new=False))
+        return bodies.answer(_activated(ended, limit_s))
 
 
 def _add_notes(router: APIRouter, notes: Notes) -> None:
@@ -189,7 +190,7 @@ async def _mode(emergency: Emergency) -> ModeShown:
         expected_back_at=current.activated_at + back if current else None,
         reason=current.reason if current else None,
         users=args.emergency.users if standing.mode == "emergency" else None,
-        copied=_copied(current) if current else None,
+        copied=_copied(current, args.emergency.copy_max_age_s) if current else None,
         capabilities=[
             CapabilityShown(name=name, works=works, note=note)
             for name, works, note in shown(standing.mode)
@@ -203,23 +204,25 @@ def _here(emergency: Emergency) -> Activations:
     return emergency.activations
 
 
-def _copied(activation: Activation) -> CopyShown:
+def _copied(activation: Activation, limit_s: float) -> CopyShown:
+    age_s = activation.copy_age_s
     return CopyShown(
         copied_at=activation.copied_at,
-        age_s=activation.copy_age_s,
+        age_s=age_s,
+        within_limit=age_s is not None and age_s <= limit_s,
         patients=activation.patients,
         may_miss=activation.may_miss,
     )
 
 
-def _activated(activation: Activation | None, *, is_new: bool) -> Activated:
+def _activated(activation: Activation | None, limit_s: float, *, is_new: bool = False) -> Activated:
     return Activated(
         activation=activation.id if activation else None,
         is_new=is_new,
         activated_at=activation.activated_at if activation else None,
         expires_at=activation.expires_at if activation else None,
         ended_at=activation.ended_at if activation else None,
-        copied=_copied(activation) if activation else None,
+        copied=_copied(activation, limit_s) if activation else None,
     )
 
 

@@ -37,6 +37,7 @@ class CopyShown(Shape):
 
     copied_at: datetime | None
     age_s: float | None = Field(description="Its age at the activation; null: there was none.")
+    within_limit: bool = Field(description="Whether it was as young as is promised.")
     patients: int
     may_miss: str
 

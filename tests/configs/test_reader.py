@@ -13,7 +13,7 @@ from configs.budgets import Budget, plan
 from configs.reader import PROJECT_ROOT, ConfigError, demands, load, read_yaml
 from tests.configs.folders import write_folder
 
-SHIPPED = ("local.yaml", "mac-studio.yaml")
+SHIPPED = ("local.yaml", "mac-studio.yaml", "cloud.yaml")
 SMALL = Budget(memory_gb=16, metal_cores=0, cpu=2, neural_cores=0)
 
 
@@ -80,6 +80,11 @@ def test_serve_takes_the_shipped_configs_as_they_stand(name: str) -> None:
 
 def test_the_local_config_fits_a_laptop_with_16_gb() -> None:
     load(PROJECT_ROOT / "configs" / "local.yaml", machine=SMALL)
+
+
+def test_the_emergency_cells_config_fits_beside_two_others() -> None:
+    """A third of a machine with 2 cores and 24 GiB would do."""
+    load(PROJECT_ROOT / "configs" / "cloud.yaml", machine=SMALL)
 
 
 def test_the_mac_studios_config_lacks_only_its_models() -> None:
@@ -247,7 +252,7 @@ def test_only_the_local_config_is_for_demos() -> None:
         )
         for name in SHIPPED
     }
-    assert demos == {"local.yaml": True, "mac-studio.yaml": False}
+    assert demos == {"local.yaml": True, "mac-studio.yaml": False, "cloud.yaml": False}
 
 
 def test_applications_that_would_keep_records_differently_are_refused(tmp_path: Path) -> None:

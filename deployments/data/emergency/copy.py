@@ -18,7 +18,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from deployments.data.emergency.publisher import PUBLICATION, SLOT_PREFIX
-from deployments.data.emergency.tables import TABLES
+from deployments.data.emergency.tables import TABLES, Copied
 
 SUBSCRIPTION = "medrec_emergency"
 _CONNECT_S = 3
@@ -125,7 +125,7 @@ class Copy:
                 there.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 there.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
                 for copied in TABLES:
-                    _replace(here, there, copied.table, copied.source)
+                    _replace(here, there, copied)
                 there.execute("COMMIT")
                 here.execute(_subscribe(way, slot))
             self._drop_stale(there, slot)
@@ -181,21 +181,51 @@ def _subscribe(way: str, slot: str) -> sql.Composed:
     )
 
 
-def _replace(
-    here: psycopg.Connection[Any], there: psycopg.Connection[Any], table: str, source: str
-) -> None:
-    """The rows of `source` instead of those of `table`, column by column by name."""
+def _replace(here: psycopg.Connection[Any], there: psycopg.Connection[Any], copied: Copied) -> None:
+    """The rows of the source instead of those here, column by column by name."""
     columns = [
         name
         for (name,) in here.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
             " AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
-            (table,),
+            (copied.table,),
         )
     ]
     listed = sql.SQL(", ").join(map(sql.Identifier, columns))
-    target, origin = (sql.Identifier(*name.split(".")) for name in (table, source))
+    names = (copied.table, copied.source)
+    target, origin = (sql.Identifier(*name.split(".")) for name in names)
+    if copied.is_shared:
+        staging = sql.Identifier("copied")
+        here.execute(
+            sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT * FROM {} LIMIT 0").format(
+                staging, target
+            )
+        )
+        _stream(here, there, origin, staging, listed)
+        here.execute(
+            sql.SQL(
+                "INSERT INTO {target} ({listed}) SELECT {listed} FROM {staging} ON CONFLICT (id)"
+                " DO UPDATE SET ({listed}) = ROW({new})"
+            ).format(
+                target=target,
+                listed=listed,
+                staging=staging,
+                new=sql.SQL(", ").join(sql.Identifier("excluded", name) for name in columns),
+            )
+        )
+        here.execute(sql.SQL("DROP TABLE {}").format(staging))
+        return
     here.execute(sql.SQL("DELETE FROM {}").format(target))
+    _stream(here, there, origin, target, listed)
+
+
+def _stream(
+    here: psycopg.Connection[Any],
+    there: psycopg.Connection[Any],
+    origin: sql.Identifier,
+    target: sql.Identifier,
+    listed: sql.Composed,
+) -> None:
     reading = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT binary)").format(listed, origin)
     writing = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, listed)
     with (

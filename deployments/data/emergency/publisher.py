@@ -1,4 +1,7 @@
-"""What a site does for the emergency copy: the settings of its PostgreSQL, and its heartbeat."""
+"""What a site does for the emergency copy: it leaves the copy's slot alone, and says that it lives.
+
+PostgreSQL's settings of a site (`wal_level` and the like) are in deployments/site/patroni.py.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,6 @@ PUBLICATION = "emergency"
 ROLE = "medrec_copy"
 SLOT_PREFIX = "medrec_emergency_"
 HEARTBEAT_S = 5.0
-# WAL that an emergency cell which is away may hold back; beyond it the slot is lost and the copy is
-# taken anew. At the 25 MB an hour of a busy hospital's records that is days.
-MAX_SLOT_WAL_MB = 2048
-
-
-def server_settings() -> dict[str, str]:
-    """PostgreSQL's parameters of a publisher, every cell of the site alike."""
-    return {
-        "wal_level": "logical",
-        "max_replication_slots": "10",
-        "max_wal_senders": "10",
-        "max_slot_wal_keep_size": f"{MAX_SLOT_WAL_MB}MB",
-        "wal_sender_timeout": "10s",
-    }
 
 
 def ignored_slots(database: str) -> list[dict[str, str]]:

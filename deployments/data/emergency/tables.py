@@ -12,10 +12,14 @@ PARTITIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A table of the copy. `source` is what `medrec_copy` may read of it on site."""
+    """A table of the copy. `source` is what `medrec_copy` may read of it on site.
+
+    `is_shared`: this cell writes it too, so rows are added and brought up to date, and none is removed.
+    """
 
     table: str
     source: str
+    is_shared: bool = False
 
 
 # Heartbeat last: its time is that of everything before it.
@@ -25,5 +29,7 @@ TABLES = (
     Copied("records.care", "emergency.care"),
     Copied("interactions.switch", "emergency.switch"),
     Copied("accounts.account", "emergency.enrolled"),
+    Copied("alerts.alert", "emergency.alert", is_shared=True),
+    Copied("alerts.event", "emergency.event", is_shared=True),
     Copied("emergency.heartbeat", "emergency.heartbeat"),
 )

@@ -236,11 +236,14 @@ $$;
 CREATE VIEW emergency.enrolled AS SELECT * FROM accounts.account WHERE emergency;
 CREATE VIEW emergency.care AS SELECT * FROM records.care;
 CREATE VIEW emergency.switch AS SELECT * FROM interactions.switch;
+CREATE VIEW emergency.alert AS SELECT * FROM alerts.alert;
+CREATE VIEW emergency.event AS SELECT * FROM alerts.event;
 GRANT USAGE ON SCHEMA records, emergency TO medrec_copy;
 GRANT SELECT ON {_PARTITIONS}, emergency.vital, emergency.heartbeat, emergency.enrolled,
-    emergency.care, emergency.switch TO medrec_copy;
+    emergency.care, emergency.switch, emergency.alert, emergency.event TO medrec_copy;
 CREATE PUBLICATION emergency FOR TABLE {_PARTITIONS}, records.care, emergency.vital,
-    emergency.heartbeat, interactions.switch, accounts.account WHERE (emergency)
+    emergency.heartbeat, interactions.switch, alerts.alert, alerts.event,
+    accounts.account WHERE (emergency)
     WITH (publish = 'insert, update, delete');
 """
 

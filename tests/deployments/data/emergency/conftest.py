@@ -16,7 +16,7 @@ import pytest
 
 from deployments.cell.state import Home
 from deployments.data import postgres
-from deployments.data.emergency.publisher import ROLE, server_settings
+from deployments.data.emergency.publisher import ROLE
 from deployments.data.migrate import migrate
 from deployments.data.postgres import APPLICATION, OWNER, LocalServer
 from tests.conftest import memory_folder
@@ -71,7 +71,9 @@ def side(folder: Path) -> Iterator[Side]:
     home.prepare()
     server = postgres.local(home)
     server.initialise()
-    process = server.start({"fsync": "off", **server_settings()})
+    process = server.start(
+        {"fsync": "off", "wal_level": "logical", "max_slot_wal_keep_size": "32MB"}
+    )
     try:
         server.wait_ready(process)
         migrate(server.dsn(OWNER))
