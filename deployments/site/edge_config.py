@@ -55,7 +55,14 @@ def write_haproxy(plan: Plan, host: HostPlan, *, folder: Path | None = None) -> 
 
 
 def _tls(host: HostPlan) -> dict[str, str]:
-    names = {"host": "host.pem", "edge": "edge.pem", "ca": "ca.crt", "crl": "crl.pem"}
+    names = {
+        "host": "host.pem",
+        "edge": "edge.pem",
+        "ca": "ca.crt",
+        "crl": "crl.pem",
+        "devices": "devices.crt",
+        "devices_crl": "devices-crl.pem",
+    }
     return {key: haproxy.quoted(host.tls / name) for key, name in names.items()}
 
 

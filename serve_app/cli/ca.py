@@ -82,7 +82,7 @@ def device(
 
     at = _folder(folder)
     with authority.changing(at):
-        made = authority.Authority(at).issue_device(user)
+        made = authority.Authority(authority.devices_folder(at)).issue_device(user)
     typer.echo(f"{user}: install {made.p12} and {made.files.ca} on the device")
     typer.echo(f"password, shown this once: {made.password}")
 
@@ -90,10 +90,11 @@ def device(
 @app.command("list")
 def list_certificates(folder: Folder = None) -> None:
     """Show every certificate issued: kind, name, state, end, serial, what it is for."""
-    from deployments.site.trust.authority import Authority
+    from deployments.site.trust.authority import Authority, devices_folder
 
-    now = time.time()
-    for entry in Authority(_folder(folder)).register.certificates:
+    now, at = time.time(), _folder(folder)
+    site, devices = Authority(at), Authority(devices_folder(at))
+    for entry in (*site.register.certificates, *devices.register.certificates):
         state = "valid" if entry.ends > now else "over"
         state = state if entry.revoked is None else "revoked"
         fields = (entry.kind, entry.name, state, _day(entry.ends), f"{entry.serial:x}")
@@ -132,9 +133,13 @@ def revoke(
 
     kind: Kind = "device" if is_device else "edge" if name == authority.EDGE else "host"
     at = _folder(folder)
+    issuer = authority.devices_folder(at) if is_device else at
     with authority.changing(at):
-        done = authority.Authority(at).revoke(kind, name)
-    typer.echo(f"revoked {len(done)} of {kind} {name}; copy {at / 'crl.pem'} to every host")
+        done = authority.Authority(issuer).revoke(kind, name)
+        authority.publish_devices(at)
+    there = f"{at / 'edge' / 'devices-crl.pem'} to both edges" if is_device else ""
+    there = there or f"{at / 'crl.pem'} to every host"
+    typer.echo(f"revoked {len(done)} of {kind} {name}; copy {there}, and reload HAProxy there")
 
 
 def _folder(folder: Path | None) -> Path:

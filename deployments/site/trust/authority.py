@@ -103,7 +103,10 @@ class Authority:
         registers.write(self.folder, self.register.with_issued(made))
         files.folder.parent.mkdir(exist_ok=True, mode=0o700)
         write_pair(files, made, key)
-        self.publish(files)
+        if kind == "edge":
+            publish_devices(self.folder)
+        else:
+            self.publish(files)
         return files
 
     def issue_device(self, user: str) -> Device:
@@ -156,9 +159,11 @@ class Authority:
         )
         registers.write(self.folder, known)
         replace_file(self.folder / _LIST, made.public_bytes(Encoding.PEM))
-        for entry in {(entry.kind, entry.name) for entry in known.certificates}:
-            files = self.files(*entry)
-            if files.certificate.exists() and self.has_issued(read_certificate(files.certificate)):
+        for kind, name in {(entry.kind, entry.name) for entry in known.certificates}:
+            files = self.files(kind, name)
+            if kind == "edge" or not files.certificate.exists():
+                continue
+            if self.has_issued(read_certificate(files.certificate)):
                 self.publish(files)
 
     def list_ends(self) -> datetime:
@@ -181,7 +186,20 @@ def folder_of(folder: Path, kind: Kind, name: str) -> Path:
     certificates.checked_name(name)
     if kind == "edge":
         return folder / "edge"
-    return folder / f"{kind}s" / name
+    return folder / ("hosts" if kind == "host" else "users") / name
+
+
+def devices_folder(folder: Path) -> Path:
+    """Where the site's authority has the one of its devices."""
+    return folder / "devices"
+
+
+def publish_devices(folder: Path) -> None:
+    """Put the devices' authority and its list beside the edge's certificate, if there is one."""
+    edge, devices = HostFiles.in_folder(folder / "edge", "edge"), devices_folder(folder)
+    if edge.folder.exists():
+        replace_file(edge.ca, (devices / _CERTIFICATE).read_bytes())
+        replace_file(edge.crl, (devices / _LIST).read_bytes())
 
 
 def exists(folder: Path) -> bool:
@@ -190,12 +208,22 @@ def exists(folder: Path) -> bool:
 
 
 def create(folder: Path, site: str, *, clock: Clock = utc_now) -> Authority:
-    """Make an authority for the site of this name. Raises `TrustError` if there is one already."""
+    """Make an authority for the site of this name, and one for its devices.
+
+    Raises `TrustError` if there is one already.
+    """
     if exists(folder):
         raise TrustError(f"there is an authority in {folder} already")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not exists(devices_folder(folder)):
+        _create(devices_folder(folder), f"{site}-devices", clock)
+    return _create(folder, site, clock)
+
+
+def _create(folder: Path, name: str, clock: Clock) -> Authority:
+    folder.mkdir(exist_ok=True, mode=0o700)
     key = certificates.new_key()
-    made = certificates.authority(key, site, clock())
+    made = certificates.authority(key, name, clock())
     replace_file(folder / _KEY, key_pem(key))
     registers.write(folder, registers.Register())
     # The certificate last: it says that the rest is there.

@@ -24,7 +24,8 @@ class HostFiles:
     """Where a certificate's PEM files lie: for a host host.pem, host.crt, host.key, ca.crt, crl.pem.
 
     `bundle` is certificate, chain and key in one, as HAProxy reads it; etcd and Patroni take
-    `certificate` and `key`; all check their peers by `ca` and `crl`.
+    `certificate` and `key`; all check who connects by `ca` and `crl`: for the edge's certificate these
+    are devices, devices.crt and devices-crl.pem.
     """
 
     bundle: Path
@@ -40,8 +41,8 @@ class HostFiles:
             bundle=folder / f"{kind}.pem",
             certificate=folder / f"{kind}.crt",
             key=folder / f"{kind}.key",
-            ca=folder / "ca.crt",
-            crl=folder / "crl.pem",
+            ca=folder / ("devices.crt" if kind == "edge" else "ca.crt"),
+            crl=folder / ("devices-crl.pem" if kind == "edge" else "crl.pem"),
         )
 
     @property

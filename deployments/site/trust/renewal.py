@@ -39,6 +39,7 @@ def ensure_site(
             else authorities.create(folder, site, clock=clock)
         )
         _renew_list(made)
+        renew_devices(folder, clock)
         for host, addresses in hosts.items():
             _ensure(made, "host", host, with_own_name(host, addresses))
         if public_names:
@@ -48,13 +49,12 @@ def ensure_site(
 def renew(authority: Authority, within: timedelta = RENEW_WITHIN) -> list[str]:
     """Make anew what ends within that time, hosts and the edge; the reasons, each a sentence.
 
-    A device is not renewed behind its user's back: the file must reach the phone.
+    A device is not renewed behind its user's back: the file must reach the phone. Its authority's list
+    is.
     """
-    done = [_renew_list(authority, within)]
+    done = [_renew_list(authority, within), renew_devices(authority.folder, authority.now, within)]
     latest = {(entry.kind, entry.name): entry.names for entry in authority.register.certificates}
     for (kind, name), names in latest.items():
-        if kind == "device":
-            continue
         ours = authority.files(kind, name).certificate.exists()
         done.append(_ensure(authority, kind, name, names, within) if ours else None)
     return [reason for reason in done if reason is not None]
@@ -121,6 +121,20 @@ def _ends(path: Path) -> float:
     except (OSError, ValueError):
         return 0.0
     return min((entry.not_valid_after_utc.timestamp() for entry in found), default=0.0)
+
+
+def renew_devices(folder: Path, clock: Clock, within: timedelta = RENEW_WITHIN) -> str | None:
+    """Keep the list of the devices' authority good, and where the edge reads it. Why, if it was."""
+    reason = _renew_list(Authority(authorities.devices_folder(folder), clock=clock), within)
+    authorities.publish_devices(folder)
+    return None if reason is None else f"devices' {reason}"
+
+
+def certificate_ends(tls: Path) -> dict[str, float]:
+    """Ends of what lies in a host's folder of certificates, by file name; empty where it has none."""
+    names = ("host.crt", "edge.pem", "ca.crt", "crl.pem", "devices.crt", "devices-crl.pem")
+    found = expiries(path for name in names if (path := tls / name).exists())
+    return {path.name: ends for path, ends in found.items()}
 
 
 def _renew_list(authority: Authority, within: timedelta = RENEW_WITHIN) -> str | None:

@@ -24,6 +24,7 @@ from deployments.site.edge_config import write_haproxy
 from deployments.site.local_files import put_certificates
 from deployments.site.plan import HostPlan, Plan, on_this_machine
 from deployments.site.ports import BLOCK
+from deployments.site.trust.authority import Authority, devices_folder
 
 READY_TIMEOUT_S = 20.0
 
@@ -104,6 +105,14 @@ class Edges:
     def edge(self) -> HostPlan:
         return self.plan.edges[0]
 
+    def phone(self, user: str) -> ssl.SSLContext:
+        """A client's TLS with a device's certificate, issued just now."""
+        ca = self.edge.home.path.parents[1] / "ca"
+        files = Authority(devices_folder(ca)).issue_device(user).files
+        made = self.context()
+        made.load_cert_chain(files.certificate, files.key)
+        return made
+
     def start(self, host: HostPlan) -> None:
         config = write_haproxy(self.plan, host)
         haproxy.check(config)
@@ -121,7 +130,7 @@ class Edges:
         process.wait(10)
 
     def context(self, identity: str | None = None) -> ssl.SSLContext:
-        """A client's TLS: with the certificate of a host or device folder, or with none."""
+        """A client's TLS: with a host's certificate, or with none."""
         made = ssl.create_default_context(cafile=str(self.edge.tls / "ca.crt"))
         if identity is not None:
             folder = self.plan.hosts[identity].tls

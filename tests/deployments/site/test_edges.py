@@ -103,10 +103,39 @@ def test_a_client_cannot_say_that_it_is_a_host_or_a_device_or_another_address(si
 
 
 def test_a_hosts_certificate_is_no_devices(site: Edges) -> None:
-    with site.client(site.context("mac-b")) as client:
+    with site.client(site.context("mac-b")) as client, pytest.raises(httpx.TransportError):
+        client.get("/fhir/Patient/1")
+    assert not site.replicas["mac-a"].seen
+
+
+def test_a_device_is_known_by_its_user(site: Edges) -> None:
+    with site.client(site.phone("ana.souza")) as client:
         client.get("/fhir/Patient/1")
     [(_, _, headers)] = site.replicas["mac-a"].seen
-    assert "x-medrec-device" not in headers
+    assert headers["x-medrec-device"] == "ana.souza"
+
+
+def test_a_device_is_no_host_whatever_its_users_name(site: Edges) -> None:
+    context = site.phone("edge-1")
+    cell = site.plan.cells[0]
+    for port, path in (
+        (cell.ports.api_tls, "/internal/condition"),
+        (cell.ports.exporter, "/metrics"),
+    ):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"https://localhost:{port}{path}", verify=context, trust_env=False)
+
+
+def test_whoever_has_a_hosts_certificate_may_scrape_a_cell_and_nothing_else(site: Edges) -> None:
+    base = f"https://localhost:{site.plan.cells[0].ports.exporter}"
+    with httpx.Client(verify=site.context("witness"), trust_env=False, base_url=base) as client:
+        assert "haproxy_server_status" in client.get("/metrics").text
+        assert client.get("/cell/metrics", headers={"x-medrec-host": "mac-b"}).status_code == 200
+        assert client.get("/fhir/Patient/1").status_code == 404
+        assert client.post("/cell/metrics").status_code == 404
+    [(_, path, headers)] = site.replicas["mac-a"].seen
+    assert path == "/metrics"
+    assert "x-medrec-host" not in headers
 
 
 def test_a_cell_asks_for_a_hosts_certificate_and_tells_its_name_to_the_api(site: Edges) -> None:

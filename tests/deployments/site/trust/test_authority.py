@@ -7,6 +7,7 @@ import ssl
 import stat
 import subprocess
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def clock() -> Clock:
 @pytest.fixture
 def made(tmp_path: Path, clock: Clock) -> Authority:
     return authorities.create(tmp_path / "ca", "test", clock=clock)
+
+
+def devices_of(made: Authority) -> Authority:
+    return Authority(authorities.devices_folder(made.folder), clock=made.now)
 
 
 def context(files: HostFiles, *, server: bool) -> ssl.SSLContext:
@@ -98,6 +103,25 @@ def test_a_revoked_host_is_refused_by_the_list_beside_every_certificate(made: Au
     assert shake_hands(again, a, "mac-b") == ""
 
 
+def test_a_phone_never_passes_for_a_host_whatever_its_users_name(made: Authority) -> None:
+    ours = made.issue("host", "mac-a", ["mac-a"])
+    phone = devices_of(made).issue_device("mac-b").files
+    assert "certificate verify failed" in shake_hands(ours, replace(phone, ca=ours.ca), "mac-a")
+
+
+def test_the_edge_believes_devices_until_they_are_revoked(made: Authority) -> None:
+    edge = made.issue("edge", "edge", ["medrec.localhost"])
+    devices = devices_of(made)
+    phone = devices.issue_device("ana.souza").files
+    client = replace(
+        phone, ca=made.issue("host", "mac-a", ["mac-a"]).ca, crl=made.folder / "crl.pem"
+    )
+    assert shake_hands(edge, client, "medrec.localhost") == ""
+    devices.revoke("device", "ana.souza")
+    authorities.publish_devices(made.folder)
+    assert "certificate revoked" in shake_hands(edge, client, "medrec.localhost")
+
+
 def test_revoking_a_name_revokes_what_was_replaced_before(made: Authority) -> None:
     made.issue("host", "mac-a", ["mac-a"])
     made.issue("host", "mac-a", ["mac-a"])
@@ -123,7 +147,7 @@ def test_what_each_kind_is_for_is_in_its_certificate(made: Authority) -> None:
     files = {
         "host": made.issue("host", "mac-a", ["mac-a", "10.0.0.1"]),
         "edge": made.issue("edge", "edge", ["medrec.hospital.example"]),
-        "device": made.issue_device("ana.souza").files,
+        "device": devices_of(made).issue_device("ana.souza").files,
     }
     usages = {}
     for kind, entry in files.items():
@@ -167,18 +191,18 @@ def test_openssl_finds_nothing_wrong_with_the_chain(made: Authority, purpose: st
 
 def test_every_file_is_its_owners_alone(made: Authority) -> None:
     made.issue("host", "mac-a", ["mac-a"])
-    made.issue_device("ana.souza")
+    devices_of(made).issue_device("ana.souza")
     for path in (made.folder, *made.folder.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
 def test_a_phones_file_opens_by_the_password_that_is_kept_nowhere(made: Authority) -> None:
-    device = made.issue_device("ana.souza")
+    device = devices_of(made).issue_device("ana.souza")
     password = device.password.encode()
     key, certificate, others = pkcs12.load_key_and_certificates(device.p12.read_bytes(), password)
     assert key is not None
     assert certificate == read_certificate(device.files.certificate)
-    assert others == [made.certificate]
+    assert others == [devices_of(made).certificate]
     kept = [path.read_bytes() for path in made.folder.rglob("*") if path.is_file()]
     assert not any(password in data for data in kept)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from deployments.site.trust.authority import Authority
+from deployments.site.trust.authority import Authority, devices_folder
 from deployments.site.trust.envelope import MOST_BYTES, seal, unseal
 from deployments.site.trust.errors import TrustError
 from deployments.site.trust.files import read_certificate
@@ -85,11 +86,21 @@ def test_a_revoked_host_neither_sends_nor_receives(cells: Cells) -> None:
 
 
 def test_a_device_neither_sends_nor_receives(cells: Cells) -> None:
-    device = Authority(cells.ca).issue_device("ana.souza").files
-    with pytest.raises(TrustError, match="the recipient's certificate is not a host's"):
+    device = Authority(devices_folder(cells.ca)).issue_device("mac-a").files
+    with pytest.raises(TrustError, match="the recipient's certificate is of another authority"):
         seal(CONTENT, cells.a.files, read_certificate(device.certificate))
+    posing = replace(device, ca=cells.a.files.ca, crl=cells.a.files.crl)
+    with pytest.raises(TrustError, match="the sender's certificate is of another authority"):
+        unseal(seal(CONTENT, posing, cells.b.certificate), cells.b.files)
+
+
+def test_the_edges_certificate_neither_sends_nor_receives(cells: Cells) -> None:
+    edge = Authority(cells.ca).issue("edge", "edge", ["medrec.localhost"])
+    with pytest.raises(TrustError, match="the recipient's certificate is not a host's"):
+        seal(CONTENT, cells.a.files, read_certificate(edge.certificate))
+    posing = replace(edge, ca=cells.a.files.ca, crl=cells.a.files.crl)
     with pytest.raises(TrustError, match="the sender's certificate is not a host's"):
-        unseal(seal(CONTENT, device, cells.b.certificate), cells.b.files)
+        unseal(seal(CONTENT, posing, cells.b.certificate), cells.b.files)
 
 
 def test_an_old_one_is_refused_so_that_dropped_keys_stay_away(cells: Cells) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from deployments.site.trust import authority as authorities
-from deployments.site.trust.authority import Authority
+from deployments.site.trust.authority import Authority, devices_folder
 from deployments.site.trust.certificates import names_of
 from deployments.site.trust.files import belong_together, read_certificate
 from deployments.site.trust.renewal import (
+    certificate_ends,
     edge_files,
     ensure_site,
     expiries,
@@ -100,22 +101,24 @@ def test_the_hospitals_own_certificate_is_left_alone(
 ) -> None:
     other = authorities.create(tmp_path / "other", "real")
     other.issue("edge", "edge", ["real.hospital.example"]).copy_to(folder / "edge")
-    before = contents(folder / "edge")
+    theirs = [path for path in edge_files(folder).paths if path.name.startswith("edge.")]
+    before = [path.read_bytes() for path in theirs]
     clock.pass_days(390)
     ensure_site(folder, HOSTS, PUBLIC, clock=clock)
     renew(Authority(folder, clock=clock))
-    assert contents(folder / "edge") == before
+    assert [path.read_bytes() for path in theirs] == before
 
 
 def test_renewing_tells_what_and_why_and_leaves_devices(folder: Path, clock: Clock) -> None:
     made = Authority(folder, clock=clock)
-    made.issue_device("ana.souza")
+    Authority(devices_folder(folder), clock=clock).issue_device("ana.souza")
     assert renew(made) == []
     clock.pass_days(370)
     said = renew(made)
-    assert len(said) == 4
+    assert len(said) == 5
     assert said[0].startswith("revocation list: it ends on ")
-    assert said[1].startswith("host mac-a: it ends on ")
+    assert said[1].startswith("devices' revocation list: it ends on ")
+    assert said[2].startswith("host mac-a: it ends on ")
     assert not any("ana.souza" in reason for reason in said)
     assert renew(made) == []
 
@@ -132,3 +135,15 @@ def test_expiries_tell_each_files_end_and_zero_for_what_is_none(
     assert found[files.ca] - now > 3650 * 86400
     assert found[files.crl] - now == 397 * 86400
     assert (found[nothing], found[words]) == (0.0, 0.0)
+
+
+def test_a_hosts_folder_tells_the_end_of_what_it_has(folder: Path, tmp_path: Path) -> None:
+    tls = tmp_path / "tls"
+    assert certificate_ends(tls) == {}
+    host_files(folder, "edge-1").copy_to(tls)
+    assert certificate_ends(tls).keys() == {"host.crt", "ca.crt", "crl.pem"}
+    edge_files(folder).copy_to(tls)
+    names = {"host.crt", "ca.crt", "crl.pem", "edge.pem", "devices.crt", "devices-crl.pem"}
+    assert certificate_ends(tls).keys() == names
+    (tls / "edge.pem").write_text("no certificate")
+    assert certificate_ends(tls)["edge.pem"] == 0.0
