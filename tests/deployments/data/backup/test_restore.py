@@ -56,15 +56,6 @@ def test_a_moment_between_two_writes_has_exactly_the_first(backed_up: World, scr
         restore.restore(backed_up.settings, scratch, at)
 
 
-def test_a_moment_after_the_last_write_is_the_archives_end(backed_up: World, scratch: Path) -> None:
-    """PostgreSQL itself refuses a target that no change came after."""
-    backed_up.write("last")
-    at = backed_up.now()
-    backed_up.archive()
-    restored = restore.restore(backed_up.settings, scratch, at)
-    assert notes(restored.data)[-1] == "last"
-
-
 def test_moments_that_cannot_be_restored_are_refused_before_anything_is_written(
     backed_up: World, scratch: Path
 ) -> None:
@@ -154,7 +145,9 @@ def test_another_key_opens_nothing(backed_up: World, tmp_path: Path) -> None:
         restore.restore(stranger, tmp_path / "to", None)
 
 
-def test_blobs_come_back_by_name_and_lost_ones_are_listed(backed_up: World, scratch: Path) -> None:
+def test_a_moment_after_the_last_write_has_it_and_the_blobs_by_name_and_lost_ones_are_listed(
+    backed_up: World, scratch: Path
+) -> None:
     names = [backed_up.add_blob(size) for size in (10, 300_000)]
     blob = (
         "INSERT INTO records.blob (name, id, organization, type, resource, version, content_type,"
@@ -164,8 +157,12 @@ def test_blobs_come_back_by_name_and_lost_ones_are_listed(backed_up: World, scra
     for name in (*names, "0" * 64):
         backed_up.execute(blob, name, name[:8], name)
     run.run(backed_up.settings)
+    backed_up.write("last")
+    # PostgreSQL itself refuses a target that no change came after: the archive's end it is then.
+    at = backed_up.now()
     backed_up.archive()
-    restored = restore.restore(backed_up.settings, scratch, None)
+    restored = restore.restore(backed_up.settings, scratch, at)
+    assert notes(restored.data)[-1] == "last"
     assert (restored.blobs, restored.blob_bytes) == (2, 300_010)
     assert restored.lost_blobs == ("0" * 64,)
     for name in names:
