@@ -12,6 +12,7 @@ import pytest
 
 from configs.args import EmergencyArgs, Limits
 from deployments.data.accounts.enrolment import enrolment
+from deployments.data.emergency.activation import Activations
 from deployments.data.errors import Conflict
 from deployments.edge.modes import UNLISTED, capability_of
 from serve_app.surface import create_app
@@ -61,6 +62,18 @@ async def test_until_an_edge_activates_it_nothing_but_probes_and_the_mode_is_ans
         assert "emergency_not_active" in answer.text
         assert answer.headers["x-medrec-mode"] == "emergency"
     assert (await cloud.sign_in("ana")).status_code == 503
+
+
+async def test_probes_do_not_wait_for_the_database(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: Activations, *, deadline: float) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Activations, "last", never)
+    async with asyncio.timeout(5):
+        for path in ("/health/live", "/health/ready", "/internal/condition"):
+            assert (await cloud.client.get(path, headers=EDGE)).status_code == 200
 
 
 async def test_an_activation_is_on_record_says_what_may_be_missing_and_happens_once(
