@@ -7,10 +7,11 @@ import base64
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -422,6 +423,28 @@ async def test_a_failed_write_removes_the_file_and_an_unknown_one_keeps_it(
             refused = await client.post("/Binary", content=b"x", headers=sent)
         assert refused.status_code == 503
         assert len(ward.files()) == left
+
+
+async def test_an_upload_whose_commit_was_unknown_once_keeps_the_file_that_it_committed(
+    ward: Ward, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat inside finds the first attempt's row, and must not take its file for a copy."""
+    settle, asked = Audit.settle, 0
+
+    async def unknown_once(self: Audit, staged: Sequence[UUID], *, deadline: float) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise CommitUnknown("the connection broke")
+        await settle(self, staged, deadline=deadline)
+
+    monkeypatch.setattr(Audit, "settle", unknown_once)
+    id = await ward.upload(b"once", **{"idempotency-key": "k-1"})
+    assert asked == 2
+    assert len(ward.files()) == 1
+    assert owner.rows("SELECT count(*) FROM records.blob") == [(1,)]
+    async with ward.client() as client:
+        assert (await client.get(f"/Binary/{id}")).content == b"once"
 
 
 async def test_damaged_content_is_an_error_and_never_a_shorter_answer(ward: Ward) -> None:
