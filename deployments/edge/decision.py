@@ -18,11 +18,15 @@ OrderKind = Literal["serve", "both", "drain", "emergency", "return"]
 
 @dataclass(frozen=True, slots=True)
 class CellSeen:
-    """One cell: whether it answers, and what makes it unfit to take over, a sentence each."""
+    """One cell: whether it passes its checks, and what makes it unfit to take over, a sentence each.
+
+    `is_heard`: it has told its condition in the last seconds, however slowly.
+    """
 
     name: str
     is_up: bool
     faults: tuple[str, ...] = ()
+    is_heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,9 @@ def _instead(standing: Standing, seen: Seen, rules: Rules, lost: frozenset[str])
         left_s = rules.unfit_hold_s - silent_s
         reason = f"{gone}; {cell.name} is not fit yet: {faults}; it has {left_s:.0f} s more"
         return Decision("wait", reason, waiting)
+    if heard := [cell.name for cell in seen.cells if cell.is_heard]:
+        # A machine that is overrun is not lost: emergency would take away what still works.
+        return Decision("wait", f"{_and(heard)} fails its checks, but is heard", waiting)
     if silent_s < rules.hold_s:
         return Decision("wait", f"no cell answers, for {silent_s:.1f} s now", waiting)
     return _to_emergency(waiting, seen, rules, f"no cell has answered for {silent_s:.0f} s")

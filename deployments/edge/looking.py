@@ -19,6 +19,7 @@ _log = logging.getLogger("medrec.steward")
 LAP_S = 0.5
 ASK_EVERY_S = 2.0
 _TIMEOUT_S = 1.5
+_SLOW_S = 4.0
 
 
 class Looker:
@@ -74,7 +75,7 @@ class Looker:
     def _condition_of(self, host: HostPlan) -> Callable[[], Awaitable[None]]:
         async def look() -> None:
             path = "/internal/condition"
-            found = await self._caller.ask(host, host.ports.api_tls, path, timeout_s=_TIMEOUT_S)
+            found = await self._caller.ask(host, host.ports.api_tls, path, timeout_s=_SLOW_S)
             self._sight.conditions[host.name].tell(found)
 
         return look

@@ -16,6 +16,8 @@ from deployments.edge.runtime import ServerSeen
 
 # A cell writes its condition every few seconds; what is older than this says nothing.
 STALE_S = 30.0
+# A condition is asked for every two seconds, and may take longer to come than a check may.
+HEARD_S = 5.0
 
 
 @dataclass(slots=True)
@@ -66,7 +68,12 @@ class Sight:
         if (name := self.site.cloud) is not None:
             copy = (self.conditions[name].fresh() or {}).get("copy", {})
             cloud = CloudSeen(name, self.is_up(name), _age(copy))
-        cells = tuple(CellSeen(n, self.is_up(n), self.faults(n)) for n in self.site.cells)
+        cells = tuple(
+            CellSeen(
+                n, self.is_up(n), self.faults(n), self.conditions[n].fresh(HEARD_S) is not None
+            )
+            for n in self.site.cells
+        )
         return Seen(time.time(), cells, cloud, self.is_active, self._others_reach())
 
     def faults(self, name: str) -> tuple[str, ...]:

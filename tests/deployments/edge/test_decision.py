@@ -164,6 +164,14 @@ def test_emergency_is_not_decided_without_a_ground_for_it(view: dict[str, Any], 
     assert decision.standing.mode == "normal"
 
 
+def test_a_cell_that_is_only_slow_is_no_emergency() -> None:
+    before = decide(START, seen(100.0, a=False, b=False), RULES).standing
+    slow = Seen(200.0, (CellSeen("mac-a", False, is_heard=True), CellSeen("mac-b", False)), CLOUD)
+    decision = decide(before, slow, RULES)
+    assert (decision.action, decision.reason) == ("wait", "mac-a fails its checks, but is heard")
+    assert decision.standing.mode == "normal"
+
+
 def test_a_cell_that_answers_again_does_not_end_emergency_by_itself() -> None:
     decision = decide(in_emergency(), seen(500.0), RULES)
     assert decision.action == "keep"
