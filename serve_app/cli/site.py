@@ -111,11 +111,18 @@ def emergency(
 
 
 @app.command("return")
-def come_back(cell: Cell, force: Forced = False) -> None:
-    """End emergency: merge back what was written there, then let a cell serve."""
+def come_back(
+    cell: Cell,
+    force: Forced = False,
+    package: Annotated[
+        Path | None,
+        typer.Option("--package", exists=True, help="What `medrec emergency export` wrote."),
+    ] = None,
+) -> None:
+    """End emergency: let a cell serve, and merge back what was written there."""
     from serve_app.cli.site_orders import come_back as run
 
-    run(cell, force)
+    run(cell, force, package)
 
 
 @app.command()

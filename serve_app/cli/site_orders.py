@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
 
@@ -79,10 +80,16 @@ def move_primary(inside: Inside, away_from: str) -> str:
     return inside.switch_over(away_from, followers[0])
 
 
-def come_back(cell: str, force: bool) -> None:
-    """End emergency. Raises `CellError`."""
-    inside = here.find(state.home()).inside()
+def come_back(cell: str, force: bool, package: Path | None) -> None:
+    """End emergency, and merge back what was written there. Raises `CellError`."""
+    from serve_app.cli.site_return import merge_back
+
+    place = here.find(state.home())
+    inside = place.inside()
     try:
         console.print(inside.order(Order("return", cell, force)))
     finally:
         inside.close()
+    # Only now: the emergency cell takes nothing any more that could come after the merge.
+    if left := merge_back(place, cell, package):
+        console.print(f"[bold yellow]{left}[/]")
