@@ -11,6 +11,7 @@ from configs.args import ApiArgs, EmergencyArgs
 from deployments.ai.client import LanguageService
 from deployments.cell.state import Home
 from deployments.data.accounts.door import Door
+from deployments.data.accounts.learning import Learning
 from deployments.data.accounts.wiring import issuer_of, open_accounts
 from deployments.data.alerts.alerts import Alerts
 from deployments.data.alerts.feed import Feed
@@ -142,6 +143,7 @@ def assemble(args: ApiArgs, home: Home, language: LanguageService) -> Services:
             _DatabasePart(database),
             audit,
             accounts,
+            Learning(accounts.authority),
             switches,
             ledger,
             _BlobsPart(blobs),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from deployments.data import scopes
 from deployments.data.accounts.keys import hash_of, is_well_formed, looks_like_key
@@ -28,6 +29,7 @@ from deployments.data.errors import (
 from deployments.data.principal import Principal
 
 _PAUSE_S = 0.1
+MOST_KEYS = 1000
 
 _SESSION = """
 SELECT FROM accounts.session s JOIN accounts.account a ON a.id = s.account
@@ -47,6 +49,12 @@ SELECT uuid::text, organization, role, scopes, demo,
     coalesce(last_used_at < now() - interval '1 hour', true)
 FROM accounts.api_key
 WHERE hash = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
+_KEYS = """
+SELECT uuid::text, organization, role, scopes, demo, false, hash
+FROM accounts.api_key
+WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+ORDER BY last_used_at DESC NULLS LAST LIMIT %s
 """
 _USED = """
 UPDATE accounts.api_key SET last_used_at = now()
@@ -158,15 +166,24 @@ class Authority:
         deadline = time.monotonic() + LOOKUP_S
         async with self._database.transaction(deadline=deadline, read_only=True) as connection:
             row = await (await connection.execute(_KEY, [digest])).fetchone()
-        if row is None:
+        if row is None or (who := _machine(row)) is None:
             return None
-        try:
-            granted = scopes.parse(row[3])
-        except Invalid:
-            return None  # Written by another version: grants nothing that this one knows.
         if row[5]:
             await self._note_use(digest, deadline)
-        return Principal(row[0], "key", row[2], row[1], granted, demo=row[4])
+        return who
+
+    async def learn_keys(self, *, deadline: float) -> int:
+        """Know every key in force, so that a machine client is known here though it never came: after
+        a failover of its cell and of the database at once. How many there are.
+
+        Raises `DataError` while the database is away.
+        """
+        async with self._database.transaction(deadline=deadline, read_only=True) as connection:
+            rows = await (await connection.execute(_KEYS, [MOST_KEYS])).fetchall()
+        for *row, digest in rows:
+            if (who := _machine(row)) is not None:
+                self._keys.learn(bytes(digest).hex(), who)
+        return len(rows)
 
     async def _note_use(self, digest: bytes, deadline: float) -> None:
         try:
@@ -203,3 +220,12 @@ class Authority:
         if row is None:
             return None
         return Principal(row[0], "account", row[2], row[1], frozenset(), row[3], demo=row[4])
+
+
+def _machine(row: Sequence[Any]) -> Principal | None:
+    """Whose a row of `_KEY` is; None if its scopes mean nothing here."""
+    try:
+        granted = scopes.parse(row[3])
+    except Invalid:
+        return None  # Written by another version: grants nothing that this one knows.
+    return Principal(row[0], "key", row[2], row[1], granted, demo=row[4])

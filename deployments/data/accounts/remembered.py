@@ -76,6 +76,14 @@ class Remembered(Generic[T]):
                 known.fresh_until = self._clock() + self._fresh_s
             return known.value
 
+    def learn(self, key: str, value: T) -> None:
+        """Know a value that was looked up among others: it serves while the database is away alone."""
+        now = self._clock()
+        known = self._entries.get(key)
+        self._entries[key] = _Entry(value, now, now if known is None else known.fresh_until)
+        while len(self._entries) > self._most:
+            self._entries.popitem(last=False)
+
     def forget(self, key: str) -> None:
         """Look it up again the next time."""
         self._changes += 1

@@ -121,6 +121,26 @@ async def test_who_is_new_passes_on_a_signature_and_waits_with_a_key(
     assert (await waiting)[0] == 200
 
 
+async def test_a_key_that_never_came_here_is_known_while_the_database_is_away(
+    surface: Surface, board: Switchboard
+) -> None:
+    kept = await surface.desk.create_key("k", parse("ai"), "hospital")
+    gone = await surface.desk.create_key("g", parse("ai"), "hospital")
+    await surface.desk.revoke_key(gone.split("_")[1])
+    learned = await surface.accounts.authority.learn_keys(deadline=time.monotonic() + 5)
+    assert learned == 1
+    await go_away("silent", board)
+    status, lasted_s = await models(surface, kept)
+    assert status == 200
+    assert lasted_s < SILENT_S + LATE_S
+    waiting = asyncio.create_task(models(surface, gone))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await board.turn("open")
+    board.cut()
+    assert (await waiting)[0] == 401
+
+
 async def test_a_revoked_session_is_refused_once_the_database_is_back(
     surface: Surface, board: Switchboard
 ) -> None:
