@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+from deployments.ai.cell_meters import CellMeters
 from deployments.ai.client import CellState, ModelCard
 from deployments.ai.guard import Decision, PoolState, after, decide
 from deployments.cell.state import CellError, home, read
@@ -59,6 +60,7 @@ class Cell:
         self._gone: frozenset[str] = frozenset()
         self._system_gb = 0.0
         self._lap_s = time.monotonic()
+        self._meters = CellMeters(home())
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def state(self) -> CellState:
@@ -109,6 +111,7 @@ class Cell:
                 await self._guard()
                 if lap % SYSTEM_EVERY_LAPS == 0:
                     self._system_gb = await asyncio.to_thread(_system_gb, self._uses)
+                    await asyncio.to_thread(self._meters.show_machine)
                 self._lap_s = time.monotonic()
             except Exception as error:
                 logger.warning("the memory guard missed a lap: %s", type(error).__name__)
@@ -139,6 +142,7 @@ class Cell:
             decision = decide(use, state, now_s)
             self._carry_out(decision, state)
             self._pools[pool] = after(decision, use, state, now_s)
+        self._meters.show_pools(self._uses, self._pools)
 
     def _carry_out(self, decision: Decision, state: PoolState) -> None:
         if decision.action == "restart" and decision.worst is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from deployments.cell.disks import free_ratios
 from deployments.edge.steward import Steward
-from deployments.site.trust.renewal import expiries
+from deployments.site.trust.renewal import certificate_ends, expiries
 
 _CERTIFICATES = ("host.crt", "edge.crt", "ca.crt", "crl.pem")
 MODES = ("normal", "emergency")
@@ -75,6 +75,12 @@ class StewardCollector(Collector):
             decisions.add_metric([action], count)
         yield decisions
         yield _disks(steward.own.name)
+        yield _gauge(
+            "medrec_certificate_ends_s",
+            "Unix time of a certificate's end.",
+            "certificate",
+            certificate_ends(steward.own.tls),
+        )
         tls = steward.own.tls
         ends = expiries(tls / name for name in _CERTIFICATES)
         yield _gauge(
@@ -126,11 +132,6 @@ def _disks(host: str) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
         "medrec_disk_free_ratio", "Free part of a file system, 0 to 1.", labels=["host", "mount"]
     )
-    for partition in psutil.disk_partitions():
-        try:
-            usage = psutil.disk_usage(partition.mountpoint)
-        except OSError:
-            continue
-        if usage.total:
-            family.add_metric([host, partition.mountpoint], usage.free / usage.total)
+    for mount, ratio in free_ratios().items():
+        family.add_metric([host, mount], ratio)
     return family

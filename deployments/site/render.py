@@ -21,6 +21,7 @@ from deployments.site.launchd import job_files
 from deployments.site.passwords import Passwords
 from deployments.site.patroni import patroni_config, pgpass
 from deployments.site.plan import HostPlan, Plan
+from deployments.site.prometheus import prometheus_files
 from deployments.site.systemd import unit_files
 from deployments.site.trust.files import HostFiles
 from deployments.site.trust.renewal import edge_files, host_files
@@ -28,6 +29,8 @@ from deployments.site.ups import SUDOERS, ups_files
 
 _SECRET, _PLAIN, _SCRIPT, _SUDOERS = 0o600, 0o644, 0o755, 0o440
 _SHEBANG = "#!/bin/"
+# Beside the hosts' folders: for the machine that watches them, which is none of the site.
+MONITORING = "monitoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ def render(plan: Plan, out: Path, secrets: Secrets | None = None) -> list[Path]:
         index = folder / INDEX
         text = instructions(plan, host, {_on_host(folder, path): _mode(path) for path in made})
         written += [*made, _put(index, text, _PLAIN)]
+    for name, text in prometheus_files(plan).items():
+        written.append(_put(out / MONITORING / name, text, _PLAIN))
     return written
 
 
