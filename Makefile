@@ -52,8 +52,8 @@ unit:
 	$(BIN)/python -m pytest -q -m "not cluster" -n 2 --dist loadfile --durations=10
 	$(BIN)/python -m pytest -m "cluster and not site" --durations=10
 
-test-site: install  ## every fault of a whole site, once each; as root on Linux, about an hour
-	$(BIN)/python -m pytest -m "cluster and site" tests/site --durations=0
+test-site: install  ## what is too slow for `make test`: every fault of a whole site; as root on Linux, about an hour
+	$(BIN)/python -m pytest -m site --durations=0
 
 bench: install   ## short benchmarks; the platform must be running for `chat`
 	$(BIN)/python -m benchmarks capacity

@@ -105,6 +105,7 @@ async def test_a_switch_and_a_rollback_under_load_fail_no_request(
     }
 
 
+@pytest.mark.site
 def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
     drill: Drill, model: Model
 ) -> None:

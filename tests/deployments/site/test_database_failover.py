@@ -34,7 +34,8 @@ from deployments.site.plan import LOOPBACK, HostPlan, Plan, on_this_machine, pro
 from tests.conftest import memory_folder
 from tests.deployments.site.authority import certify
 
-pytestmark = pytest.mark.cluster
+# The faults of a whole site (tests/site) do the same over HTTP; these look at the servers.
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
 _STEP_S = 90.0
 
