@@ -53,7 +53,7 @@ def test_without_secrets_none_is_written_and_the_index_says_what_is_missing(
 ) -> None:
     out = tmp_path / "out"
     written = render(plan, out)
-    assert {path.relative_to(out).parts[0] for path in written} == set(plan.hosts)
+    assert {path.relative_to(out).parts[0] for path in written} == {*plan.hosts, "monitoring"}
     assert set(written) == {path for path in out.rglob("*") if path.is_file()}
     for name in ("patroni.yml", "pgpass", "host.key", FILE):
         assert not list(out.rglob(name))
