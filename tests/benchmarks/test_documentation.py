@@ -6,13 +6,15 @@ from typing import get_args
 
 import pytest
 
-from benchmarks import autoscale, capacity, engine, quality, records, summary
+from benchmarks import autoscale, capacity, engine, failover, quality, records, summary
 from benchmarks.cli import app
 from benchmarks.engine_jobs import Scenario
 from benchmarks.prompts import MIXES
 from benchmarks.records_requests import OPERATIONS
 from benchmarks.report import Column, Report
 from configs.reader import PROJECT_ROOT
+from deployments.edge.drills.faults import FAULTS
+from deployments.edge.drills.outcome import KINDS
 
 PAGE = (PROJECT_ROOT / "docs" / "benchmarks.md").read_text()
 COLUMNS: dict[str, list[Column]] = {
@@ -22,6 +24,7 @@ COLUMNS: dict[str, list[Column]] = {
     "quality": quality.COLUMNS,
     "autoscale": autoscale.COLUMNS,
     "records": records.COLUMNS,
+    "failover": failover.COLUMNS,
 }
 
 
@@ -41,6 +44,12 @@ def test_every_benchmark_is_named() -> None:
 def test_every_key_of_the_file_is_explained() -> None:
     section = PAGE.partition("## The file")[2].partition("\n## ")[0]
     assert all(f"`{key}`" in section for key in Report.model_fields)
+
+
+def test_every_fault_and_kind_of_request_is_described_in_its_own_words() -> None:
+    section = PAGE.partition("## failover")[2].partition("\n## ")[0]
+    assert all(f"| `{f.name}` | {f.title} |" in section for f in FAULTS.values())
+    assert all(f"| `{kind}` | {words} |" in section for kind, words in KINDS.items())
 
 
 def test_every_mix_scenario_and_operation_is_described() -> None:
