@@ -38,6 +38,7 @@ class Replica:
     ready: bool = True
     pause_s: float = 0.0
     hang_up: bool = False
+    condition: dict[str, object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     server: ThreadingHTTPServer | None = None
 
@@ -54,12 +55,18 @@ class Replica:
                 if self.path == "/health/ready":
                     self.answer(200 if replica.ready else 503, b"{}")
                     return
+                if self.path == "/internal/condition" and replica.condition is not None:
+                    self.answer(200, json.dumps(replica.condition).encode())
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 replica.seen.append((self.command, self.path, headers))
                 if replica.pause_s:
                     time.sleep(replica.pause_s)
                 if replica.hang_up:
                     self.close_connection = True
+                    return
+                if self.path.startswith("/internal/"):
+                    self.answer(204, b"")
                     return
                 self.answer(200, replica.cell.encode())
 
@@ -165,11 +172,12 @@ class Edges:
 
 
 def quick(site: Site) -> Site:
-    """The local site with the checks of a test: what takes seconds there takes a fraction here."""
+    """The local site with the figures of a test: what takes seconds there takes a fraction here."""
     fast = {"every_s": 0.2, "fast_s": 0.1, "timeout_s": 0.5, "fall": 3, "rise": 2}
     raw = site.model_dump(mode="json")
     raw["edge"] |= {"cells": fast, "emergency": fast, "public_name": "localhost"}
     raw["edge"] |= {"requests_per_10_s": 2000}
+    raw["failover"] |= {"hold_s": 0.5, "unfit_hold_s": 3.0}
     return Site.model_validate(raw)
 
 
