@@ -1,7 +1,7 @@
 """Brings a database to the code's revision, under an advisory lock: two starters never mix.
 
-All revisions of one run are one transaction. There is no way back down: a newer database is
-refused, not changed.
+All revisions of one run are one transaction. There is no way back down: a newer database is left as
+it is, and refused unless it says that this code may work on it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def migrate(owner_dsn: str, *, wait_s: float = WAIT_S) -> str:
         with psycopg.connect(owner_dsn, autocommit=True, connect_timeout=10) as guard:
             _check_server(guard)
             _lock(guard, wait_s)
-            return _upgrade(owner_dsn)
+            newer = _newer(guard)
+            return newer if newer is not None else _upgrade(owner_dsn)
     except psycopg.OperationalError as error:
         raise MigrationError(f"the database cannot be reached to migrate it: {error}") from error
 
@@ -70,13 +71,33 @@ def _check_server(connection: psycopg.Connection) -> None:
     row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
     if row is not None and row[0]:
         raise MigrationError("the owner's DSN leads to a standby, which cannot be migrated")
+
+
+def _newer(connection: psycopg.Connection) -> str | None:
+    """The revision of a database that newer code has migrated, if this code may still work on it.
+
+    During an upgrade one cell is newer than the other. Raises `MigrationError` where the newer schema
+    is nothing for this code; None: the database is not newer.
+    """
     found, scripts = current(connection), _scripts()
     known = {script.revision for script in scripts.walk_revisions()}
-    if found is not None and found not in known:
-        raise MigrationError(
-            f"the database is at revision {found}, newer than this code ({scripts.get_current_head()}):"
-            " start the version that it belongs to"
-        )
+    if found is None or found in known:
+        return None
+    if _least_code(connection) in known:
+        return found
+    raise MigrationError(
+        f"the database is at revision {found}, newer than this code ({scripts.get_current_head()}):"
+        " start the version that it belongs to"
+    )
+
+
+def _least_code(connection: psycopg.Connection) -> str | None:
+    """The oldest revision whose code may work on this schema, as its migrations say."""
+    row = connection.execute("SELECT to_regclass('public.medrec_least_code')").fetchone()
+    if row is None or row[0] is None:
+        return None
+    row = connection.execute("SELECT revision FROM public.medrec_least_code").fetchone()
+    return row[0] if row else None
 
 
 def _lock(connection: psycopg.Connection, wait_s: float) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,7 +31,7 @@ def empty(postgres: LocalServer) -> Iterator[str]:
 
 
 def test_an_empty_database_comes_to_the_head_and_stays_there(empty: str) -> None:
-    assert migrate(empty) == head() == "0010"
+    assert migrate(empty) == head() == "0011"
     assert migrate(empty) == head()
     with psycopg.connect(empty) as connection:
         assert current(connection) == head()
@@ -60,9 +62,56 @@ def test_the_wait_for_another_starter_is_bounded(empty: str) -> None:
 def test_a_database_newer_than_the_code_is_refused_and_left_alone(dsns: tuple[str, str]) -> None:
     with psycopg.connect(dsns[1], autocommit=True) as connection:
         connection.execute("UPDATE public.alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE public.medrec_least_code SET revision = '9998'")
+        with pytest.raises(MigrationError, match=r"at revision 9999, newer than this code"):
+            migrate(dsns[1])
+        connection.execute("DROP TABLE public.medrec_least_code")
         with pytest.raises(MigrationError, match=r"at revision 9999, newer than this code"):
             migrate(dsns[1])
         assert current(connection) == "9999"
+
+
+def test_a_cell_that_is_upgraded_later_can_still_be_started_on_the_newer_database(
+    dsns: tuple[str, str],
+) -> None:
+    with psycopg.connect(dsns[1], autocommit=True) as connection:
+        connection.execute("UPDATE public.alembic_version SET version_num = '9999'")
+        assert migrate(dsns[1]) == "9999"
+        assert current(connection) == "9999"
+
+
+BREAKS = re.compile(
+    r"DROP\s+(TABLE|COLUMN|FUNCTION|VIEW|SCHEMA)|\bRENAME\b|ALTER\s+COLUMN\s+\w+\s+(SET\s+NOT\s+NULL|TYPE)"
+    r"|ADD\s+COLUMN\s+\w+(?:(?!DEFAULT)[^,;])*NOT\s+NULL(?:(?!DEFAULT)[^,;])*[,;]",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize(
+    ("sql", "breaks"),
+    [
+        ("ALTER TABLE a ADD COLUMN b text;", False),
+        ("ALTER TABLE a ADD COLUMN b text NOT NULL DEFAULT '';", False),
+        ("ALTER TABLE a ADD COLUMN b text NOT NULL;", True),
+        ("ALTER TABLE a DROP COLUMN b;", True),
+        ("ALTER TABLE a RENAME TO c;", True),
+        ("ALTER TABLE a ALTER COLUMN b TYPE bigint;", True),
+    ],
+)
+def test_what_older_code_cannot_live_with_is_recognised(sql: str, breaks: bool) -> None:
+    assert bool(BREAKS.search(sql)) == breaks
+
+
+def test_a_migration_that_older_code_cannot_live_with_says_so() -> None:
+    folder = Path(module.__file__).parent / "migrations" / "versions"
+    silent = [
+        path.name
+        for path in folder.glob("0*.py")
+        if path.name > "0011"
+        and BREAKS.search(path.read_text())
+        and "medrec_least_code" not in path.read_text()
+    ]
+    assert silent == []
 
 
 def test_a_server_that_is_too_old_is_refused(
