@@ -248,6 +248,7 @@ def _drain(standing: Standing, seen: Seen, order: Order) -> Decision:
         since=seen.now,
         reason=reason,
         drained=standing.drained | {order.cell},
+        retired=standing.retired - set(serving),
         number=standing.number + 1,
     )
     return Decision("serve", reason, after)

@@ -43,7 +43,7 @@ def test_every_sealed_column_of_the_database_is_registered(
     found = owner.execute(
         "SELECT a.table_schema, a.table_name FROM information_schema.columns AS a"
         " JOIN pg_class AS c ON c.oid = format('%I.%I', a.table_schema, a.table_name)::regclass"
-        " WHERE a.column_name = 'wrapped_key' AND NOT c.relispartition"
+        " WHERE a.column_name = 'wrapped_key' AND NOT c.relispartition AND c.relkind <> 'v'"
     ).fetchall()
     assert set(found) == {(table.schema, table.table) for table in SEALED_TABLES}
 
