@@ -67,7 +67,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How things stand. `drained`: by an operator; `retired`: lost once, and not yet called back."""
+    """How things stand. `drained`: by an operator; `retired`: lost once, and not yet called back.
+
+    `has_served`: a cell has been seen to serve. A site that only starts is no emergency.
+    """
 
     mode: Mode
     serving: tuple[str, ...]
@@ -77,6 +80,7 @@ class Standing:
     retired: frozenset[str] = frozenset()
     silent_since: float | None = None
     number: int = 0
+    has_served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ def decide(standing: Standing, seen: Seen, rules: Rules) -> Decision:
         return _in_emergency(standing, seen)
     up = [c for c in standing.serving if (cell := seen.cell(c)) is not None and cell.is_up]
     if len(up) == len(standing.serving) and up:
-        return Decision("keep", f"{_and(up)} answers", replace(standing, silent_since=None))
+        served = replace(standing, silent_since=None, has_served=True)
+        return Decision("keep", f"{_and(up)} answers", served)
     lost = frozenset(standing.serving) - set(up)
     if up:
         reason = f"{_and(lost)} does not answer; {_and(up)} goes on serving"
@@ -143,6 +148,8 @@ def _instead(standing: Standing, seen: Seen, rules: Rules, lost: frozenset[str])
     if heard := [cell.name for cell in seen.cells if cell.is_heard]:
         # A machine that is overrun is not lost: emergency would take away what still works.
         return Decision("wait", f"{_and(heard)} fails its checks, but is heard", waiting)
+    if not standing.has_served:
+        return Decision("wait", "no cell has served yet: the site is being started", waiting)
     if silent_s < rules.hold_s:
         return Decision("wait", f"no cell answers, for {silent_s:.1f} s now", waiting)
     return _to_emergency(waiting, seen, rules, f"no cell has answered for {silent_s:.0f} s")

@@ -141,7 +141,10 @@ class Steward:
     def _take(self, decision: Decision) -> None:
         self.last = decision
         changed = decision.standing.number != self.standing.number
+        first_served = decision.standing.has_served and not self.standing.has_served
         self.standing = decision.standing
+        if first_served and not changed:
+            self._keep()
         if changed or decision.action == "refuse":
             self.counts[decision.action] += 1
             self._write(decision.action, decision.reason)
@@ -192,12 +195,15 @@ class Steward:
             }
         )
         values = {"at": time.time(), "action": action, "reason": reason, **_dumped(self.standing)}
-        replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
+        self._keep()
         log = self._file("decisions.jsonl")
         lines = (
             log.read_text(encoding="utf-8").splitlines()[-_KEPT_DECISIONS:] if log.exists() else []
         )
         replace_file(log, "\n".join([*lines, json.dumps(values), ""]).encode())
+
+    def _keep(self) -> None:
+        replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
 
     def _read(self) -> Standing | None:
         try:

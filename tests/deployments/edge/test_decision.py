@@ -26,6 +26,7 @@ from deployments.edge.decision import (
 RULES = Rules(hold_s=3.0, unfit_hold_s=30.0, copy_limit_s=60.0)
 CLOUD = CloudSeen("cloud", True, copy_age_s=4.0)
 START = first(["mac-a", "mac-b"], both=False, now=0.0)
+SERVED = replace(START, has_served=True)
 BOTH = first(["mac-a", "mac-b"], both=True, now=0.0)
 
 
@@ -45,7 +46,7 @@ def seen(
 
 def silent_for(seconds: float, **view: Any) -> Decision:
     """Both cells have been silent for so long."""
-    before = decide(START, seen(100.0, a=False, b=False), RULES).standing
+    before = decide(SERVED, seen(100.0, a=False, b=False), RULES).standing
     return decide(before, seen(100.0 + seconds, a=False, b=False, **view), RULES)
 
 
@@ -56,7 +57,7 @@ def in_emergency() -> Standing:
 def test_nothing_moves_while_the_one_that_serves_answers() -> None:
     decision = decide(START, seen(), RULES)
     assert (decision.action, decision.reason) == ("keep", "mac-a answers")
-    assert decision.standing == START
+    assert decision.standing == SERVED
 
 
 def test_a_lost_primary_is_replaced_by_a_fit_second_cell() -> None:
@@ -133,7 +134,7 @@ def test_emergency_is_decided_after_the_hold_and_says_what_may_be_missing() -> N
     ],
 )
 def test_an_old_copy_still_serves_and_says_so(age_s: float | None, words: str) -> None:
-    before = decide(START, seen(a=False, b=False), RULES).standing
+    before = decide(SERVED, seen(a=False, b=False), RULES).standing
     view = seen(104.0, a=False, b=False, cloud=CloudSeen("cloud", True, age_s))
     decision = decide(before, view, RULES)
     assert decision.action == "emergency"
@@ -162,6 +163,15 @@ def test_emergency_is_not_decided_without_a_ground_for_it(view: dict[str, Any], 
     decision = silent_for(4.0, **view)
     assert (decision.action, decision.reason) == ("wait", words)
     assert decision.standing.mode == "normal"
+
+
+def test_a_site_that_is_only_starting_is_no_emergency() -> None:
+    before = decide(START, seen(100.0, a=False, b=False), RULES).standing
+    decision = decide(before, seen(900.0, a=False, b=False), RULES)
+    assert (decision.action, decision.reason) == (
+        "wait",
+        "no cell has served yet: the site is being started",
+    )
 
 
 def test_a_cell_that_is_only_slow_is_no_emergency() -> None:
