@@ -1,10 +1,12 @@
-"""Every setting of a cell config, as docs/configuration.md shows it: `python -m configs.reference`."""
+"""Every setting, as the documents show it: `python -m configs.reference` those of a cell config
+(docs/configuration.md), `python -m configs.reference site` those of a site file (docs/site.md)."""
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from configs.cell import (
     LoggingConfig,
 )
 from configs.engine import EngineConfig
+from configs.site import Site
 
 # Where each block stands in the file. A union and a dictionary cannot be followed by their types.
 BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -49,15 +52,20 @@ class Setting:
 
 
 def settings() -> Iterator[Setting]:
-    """Every key, block by block."""
+    """Every key of a cell config, block by block."""
     for prefix, model in BLOCKS:
         yield from _of(model, prefix)
 
 
-def table() -> str:
-    """All settings as one Markdown table."""
+def site_settings() -> Iterator[Setting]:
+    """Every key of a site file."""
+    yield from _of(Site, "")
+
+
+def table(found: Iterable[Setting]) -> str:
+    """Settings as one Markdown table."""
     head = ["| setting | default | meaning |", "| --- | --- | --- |"]
-    return "\n".join([*head, *(setting.row() for setting in settings())])
+    return "\n".join([*head, *(setting.row() for setting in found)])
 
 
 def _of(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
@@ -74,6 +82,8 @@ def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _inner(typing.get_args(annotation)[0])
+    if origin is dict:
+        return _inner(typing.get_args(annotation)[1])[0], True
     if origin is list:
         return _inner(typing.get_args(annotation)[0])[0], True
     if origin in (typing.Union, types.UnionType):
@@ -97,4 +107,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(site_settings() if sys.argv[1:] == ["site"] else settings()))

@@ -223,7 +223,8 @@ def _dumped(standing: Standing) -> dict[str, Any]:
 
 
 def _loaded(values: dict[str, Any]) -> Standing:
-    known = {name: values[name] for name in Standing.__dataclass_fields__}
+    # What another version wrote may lack a field, or have one more.
+    known = {name: values[name] for name in Standing.__dataclass_fields__ if name in values}
     sets = {name: frozenset(known[name]) for name in ("drained", "retired")}
     return replace(
         Standing(**{**known, **sets}), serving=tuple(known["serving"]), silent_since=None

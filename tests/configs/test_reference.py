@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from configs.cell import CellConfig
 from configs.engine import EngineConfig
 from configs.reader import PROJECT_ROOT
-from configs.reference import settings
+from configs.reference import settings, site_settings
 
 DOCUMENT = PROJECT_ROOT / "docs" / "configuration.md"
 
@@ -25,8 +25,16 @@ def test_every_setting_is_documented_as_it_is_now() -> None:
     assert documented() == [setting.row() for setting in settings()]
 
 
+def test_every_setting_of_a_site_is_documented_as_it_is_now() -> None:
+    """If this fails, put the output of `python -m configs.reference site` into docs/site.md."""
+    page = (PROJECT_ROOT / "docs" / "site.md").read_text(encoding="utf-8")
+    lines = page.partition("## Every setting")[2].splitlines()
+    assert [line for line in lines if line.startswith("| `")] == [s.row() for s in site_settings()]
+
+
 def test_every_setting_has_a_meaning() -> None:
-    assert [setting.key for setting in settings() if len(setting.meaning) < 10] == []
+    every = [*settings(), *site_settings()]
+    assert [setting.key for setting in every if len(setting.meaning) < 10] == []
 
 
 def test_no_model_of_a_config_is_left_out() -> None:
