@@ -18,6 +18,7 @@ from deployments.cell.ports import Ports
 from deployments.cell.state import HOME_VARIABLE, PUBLIC_URL_VARIABLE, CellError, Home
 
 OBJECT_STORE_BYTES = 256 * 2**20
+_NOWHERE = "http://127.0.0.1:9"
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 # Longer than HAProxy takes to see that a replica drains: two checks, one second apart.
 DRAIN_S = 4
@@ -63,6 +64,11 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         # Serve's own answers on the API's ports, in the API's error shape.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Switched off, Ray 2.60 still reports that it is, and asks three clouds' metadata services
+        # whether it runs there. Both end at this port of the loopback, where nobody listens.
+        "RAY_USAGE_STATS_REPORT_URL": _NOWHERE,
+        "http_proxy": _NOWHERE,
+        "no_proxy": "127.0.0.1,localhost",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         HOME_VARIABLE: str(home.path),
         # What tokens name as their issuer, unless the config does.
