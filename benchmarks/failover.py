@@ -255,7 +255,7 @@ def _judge(draft: Draft, name: str, runs: Sequence[dict[str, Any]]) -> None:
     if FAULTS[name].survivors == "emergency":
         judge("emergency answers, s, worst", worst(["mode"], 1.0), EMERGENCY_S)
         return
-    unanswered = sum(r["failed"] + r["hung"] for r in runs)
+    unanswered = sum(r["hung"] + (0 if FAULTS[name].interrupts else r["failed"]) for r in runs)
     judge("requests failed or hung", unanswered, 0)
     judge(
         "needs the database, first success p50, s", worst(["record", "write"], 0.5), DATABASE_P50_S

@@ -20,7 +20,10 @@ _TABLE = "medrec_drill"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault: `begin` makes it, `end` undoes it. `survivors`: what is left to serve."""
+    """A fault: `begin` makes it, `end` undoes it. `survivors`: what is left to serve.
+
+    `interrupts`: for seconds nobody has the clients' address, and who connects then is refused.
+    """
 
     name: str
     title: str
@@ -28,6 +31,7 @@ class Fault:
     end: Callable[[Scene, Cast], None]
     survivors: Literal["cell", "emergency"] = "cell"
     need: Need = ""
+    interrupts: bool = False
 
 
 def _nothing(scene: Scene, cast: Cast) -> None:
@@ -220,6 +224,7 @@ FAULTS: dict[str, Fault] = {
             lambda scene, cast: scene.ask("lose", [cast.active_edge]),
             lambda scene, cast: scene.ask("restore", cast.active_edge),
             need="namespaces",
+            interrupts=True,
         ),
         Fault(
             "edge-reloaded",

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from deployments.cell.state import CellError
+from deployments.edge.decision import Order
 from deployments.site import control
 from deployments.site.here import Place
 from deployments.site.inside import Inside
@@ -133,6 +134,20 @@ class Scene:
     def wait_whole(self, timeout_s: float) -> float | None:
         """Wait for full redundancy; the seconds that it took, None if it did not come in time."""
         return self.wait(lambda: not self.ailments(), timeout_s)
+
+    def come_home(self) -> None:
+        """Let the site's primary serve, and hold the database's primary: as a run finds things.
+
+        Raises `CellError` where that is refused.
+        """
+        first, *others = self.plan.site.cells
+        told = self.told()
+        if told["standing"]["serving"] != [first] or told["standing"]["retired"]:
+            self.inside.order(Order("serve", first))
+        roles = {name: member.get("role") for name, member in self.inside.cluster().items()}
+        if others and roles.get(first) == "sync_standby":
+            leader = next(name for name, role in roles.items() if role in _LEADS)
+            self.inside.switch_over(leader, first)
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> float | None:
         """Poll until `done`; the seconds that it took, None after `timeout_s`."""
