@@ -19,6 +19,8 @@ from deployments.cell.state import HOME_VARIABLE, PUBLIC_URL_VARIABLE, CellError
 
 OBJECT_STORE_BYTES = 256 * 2**20
 _NOWHERE = "http://127.0.0.1:9"
+# Ray writes the machine's own address in place of 127.0.0.1.
+_HERE = "localhost,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 # Longer than HAProxy takes to see that a replica drains: two checks, one second apart.
 DRAIN_S = 4
@@ -68,7 +70,8 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         # whether it runs there. Both end at this port of the loopback, where nobody listens.
         "RAY_USAGE_STATS_REPORT_URL": _NOWHERE,
         "http_proxy": _NOWHERE,
-        "no_proxy": "127.0.0.1,localhost",
+        "no_proxy": _HERE,
+        "grpc_proxy": "",  # none for the calls between replicas
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         HOME_VARIABLE: str(home.path),
         # What tokens name as their issuer, unless the config does.
