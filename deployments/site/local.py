@@ -59,6 +59,11 @@ class BringUp:
             self._bring_up_edges()
             self._bring_up_database()
             self._bring_up_cells()
+            site.wait(
+                "PostgreSQL has a synchronous standby",
+                lambda: self._roles(len(self.plan.cells)),
+                DATABASE_TIMEOUT_S,
+            )
             site.tell("waiting for the edges")
             site.wait("an edge sends clients to a cell", self._is_open, EDGE_TIMEOUT_S)
         finally:
@@ -79,11 +84,6 @@ class BringUp:
         self.site.start("patroni", [primary])
         self.site.wait("PostgreSQL has a primary", lambda: self._roles(1), DATABASE_TIMEOUT_S)
         self.site.start("patroni", others)
-        self.site.wait(
-            "PostgreSQL has a synchronous standby",
-            lambda: self._roles(len(self.plan.cells)),
-            DATABASE_TIMEOUT_S,
-        )
 
     def _bring_up_cells(self) -> None:
         first, *others = self.plan.cells
@@ -93,10 +93,11 @@ class BringUp:
         later = [*others, *([self.plan.cloud] if self.plan.cloud else [])]
         for host in later:
             share_keys(first, host)
-        for host in later:
             self.site.tell(f"starting {host.name}")
             self.site.start("cell", [host.name])
-            self.site.wait(f"{host.name} serves", lambda h=host: serves(h), CELL_TIMEOUT_S)  # type: ignore[misc]
+        self.site.wait(
+            "every cell serves", lambda: all(serves(host) for host in later), CELL_TIMEOUT_S
+        )
 
     @property
     def inside(self) -> Inside:

@@ -25,7 +25,7 @@ from deployments.site.models.switching import switch
 from tests.conftest import medrec
 from tests.reliability.drill import MODEL, Drill, Outcome, chat, chats, language
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
 CLIENTS = 4
 WEIGHTS = PROJECT_ROOT / "models" / "weights" / MODEL
@@ -105,7 +105,6 @@ async def test_a_switch_and_a_rollback_under_load_fail_no_request(
     }
 
 
-@pytest.mark.site
 def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
     drill: Drill, model: Model
 ) -> None:

@@ -177,8 +177,8 @@ async def test_writes_survive_the_kill_of_postgresql(drill: Drill) -> None:
     def kill() -> None:
         psutil.Process(before.pid).kill()
 
-    writers = await written_through(drill.cell, kill)
-    assert writers.repeated, "no write was on its way when PostgreSQL was killed"
+    # Writes that were on their way wait for the new server, or are repeated by their client.
+    await written_through(drill.cell, kill)
     after = server.running()
     assert after is not None
     assert after.pid != before.pid

@@ -10,7 +10,7 @@ from benchmarks.failover import DISK_MB
 from benchmarks.failover_site import SiteProcess
 from deployments.edge.drills.faults import FAULTS
 from deployments.site.ground import namespaces_are_possible
-from tests.site.test_faults import struck
+from tests.site.test_faults import LONG_S, struck
 
 pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
@@ -20,7 +20,7 @@ def test_no_acknowledged_write_is_lost(name: str, tmp_path: Path) -> None:
     if not namespaces_are_possible():
         pytest.skip("every host is a network namespace: needs root on Linux")
     with SiteProcess(FAULTS[name].need, tmp_path, DISK_MB) as site:
-        found = struck(site, name, tmp_path)
+        found = struck(site, FAULTS[name], tmp_path, hold_s=LONG_S)
     assert found.lost_acknowledged_writes == 0
     assert found.two_primaries_s == 0
     assert found.problems == ()

@@ -69,8 +69,12 @@ def run(
     hold_s: float,
     pace: Pace = Pace(),
     limits: Limits = Limits(),
+    heal_s: float = WHOLE_TIMEOUT_S,
 ) -> Experiment:
-    """Run one fault, and mend it whatever happens. Raises `CellError` where the site is not whole."""
+    """Run one fault, and mend it whatever happens; `heal_s` is waited for full redundancy.
+
+    Raises `CellError` where the site is not whole beforehand.
+    """
     if ailments := scene.ailments():
         raise CellError("the site is degraded, and no drill begins: " + "; ".join(ailments))
     cast = scene.cast()
@@ -79,7 +83,7 @@ def run(
     watch.start()
     try:
         return asyncio.run(
-            _under_load(scene, cast, fault, target, watch, tell, hold_s, pace, limits)
+            _under_load(scene, cast, fault, target, watch, tell, hold_s, pace, limits, heal_s)
         )
     finally:
         watch.stop()
@@ -95,6 +99,7 @@ async def _under_load(
     hold_s: float,
     pace: Pace,
     limits: Limits,
+    heal_s: float,
 ) -> Experiment:
     started = time.time()
     patient = await load.new_patient(target)
@@ -113,7 +118,7 @@ async def _under_load(
         back = time.monotonic()
         await asyncio.to_thread(fault.end, scene, cast)
         mended = True
-        took_s = await asyncio.to_thread(scene.wait_whole, WHOLE_TIMEOUT_S)
+        took_s = await asyncio.to_thread(scene.wait_whole, heal_s)
         restored_s = None if took_s is None else time.monotonic() - back
     finally:
         if not mended:

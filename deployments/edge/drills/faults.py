@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deployments.cell.state import CellError
-from deployments.edge.decision import Order
+from deployments.edge.decision import Order, OrderKind
 from deployments.edge.drills.scene import Cast, Scene, send
 from deployments.site import fake_time
 from deployments.site.disks import FILLER
@@ -61,7 +61,23 @@ def _restore_both(scene: Scene, cast: Cast) -> None:
     for cell in scene.plan.site.cells:
         scene.ask("restore", cell)
     scene.wait(lambda: all(c["is_up"] for c in scene.told()["cells"]), 420)
-    scene.inside.order(Order("return", cast.serving, is_forced=True))
+    _end_emergency(scene, cast)
+
+
+def restore_one(scene: Scene, cast: Cast) -> None:
+    """Give power back to the cell that served alone: enough to end the emergency."""
+    scene.ask("restore", cast.serving)
+    scene.wait(
+        lambda: any(c["is_up"] and c["name"] == cast.serving for c in scene.told()["cells"]), 420
+    )
+    _end_emergency(scene, cast)
+
+
+def _end_emergency(scene: Scene, cast: Cast) -> None:
+    """A machine that was back before anybody decided needs no return."""
+    is_emergency = scene.told()["standing"]["mode"] == "emergency"
+    kind: OrderKind = "return" if is_emergency else "serve"
+    scene.inside.order(Order(kind, cast.serving, is_forced=True))
 
 
 def _partition(scene: Scene, cast: Cast, *, both_ways: bool) -> None:
