@@ -23,7 +23,7 @@ from deployments.site.trust.files import HostFiles, read_certificate
 from deployments.site.trust.key_files import export_keys, import_keys
 
 ETCD_TIMEOUT_S, DATABASE_TIMEOUT_S, CELL_TIMEOUT_S = 60.0, 180.0, 420.0
-EDGE_TIMEOUT_S = 60.0
+EDGE_TIMEOUT_S = 120.0
 
 
 @dataclass
@@ -136,6 +136,9 @@ class BringUp:
         if len(told) < len(self.plan.edges):
             return False
         ready = all(not cell["faults"] for status in told for cell in status["cells"])
+        clouds = [status["cloud"] for status in told if status["cloud"] is not None]
+        if any(not cloud["is_up"] or cloud["copy_age_s"] is None for cloud in clouds):
+            return False
         return ready and any(status["active"] and status["reaches"] for status in told)
 
 
