@@ -135,7 +135,8 @@ class BringUp:
         told = [status for status in statuses.values() if status is not None]
         if len(told) < len(self.plan.edges):
             return False
-        ready = all(not cell["faults"] for status in told for cell in status["cells"])
+        cells = [cell for status in told for cell in status["cells"]]
+        ready = all(cell["is_up"] and not cell["faults"] for cell in cells)
         clouds = [status["cloud"] for status in told if status["cloud"] is not None]
         if any(not cloud["is_up"] or cloud["copy_age_s"] is None for cloud in clouds):
             return False

@@ -14,9 +14,9 @@ from deployments.edge.drills import experiment
 from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment, Limits
 from deployments.edge.drills.faults import FAULTS, Fault, restore_one
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
-# These three run in `make test`; `make test-site` makes every fault and waits until the site is whole.
+# The three that matter most come first; then every fault, each until the site is whole.
 ALWAYS = ("postgres-killed", "machine-lost", "both-lost")
 ON_A_PLAIN_SITE = [name for name, fault in FAULTS.items() if fault.need in ("", "namespaces")]
 HOLD_S = {"postgres-killed": 8.0, "both-lost": 20.0}
@@ -69,7 +69,6 @@ def test_what_is_left_goes_on_and_no_acknowledged_write_is_lost(
     assert is_last or found.restored_s is not None
 
 
-@pytest.mark.site
 @pytest.mark.parametrize("name", ON_A_PLAIN_SITE)
 def test_every_fault_keeps_its_limits_and_the_site_heals(
     site: SiteProcess, name: str, tmp_path: Path
