@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -302,8 +302,3 @@ def _address_problems(site: Site) -> Iterator[Problem]:
             continue
         if not inside:
             yield Problem(f"hosts.{name}.address", f"is not in the network {shared.network}")
-
-
-def addresses(site: Site) -> Mapping[str, str]:
-    """The address of each member by its name."""
-    return {name: host.address for name, host in site.members.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 
-def cut_off(connection: psycopg.AsyncConnection[Any]) -> None:
+def cut_off(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
     """End the connection's socket: whoever waits on it is woken, also if the server is frozen."""
     with (
         suppress(OSError, psycopg.Error),

@@ -79,10 +79,5 @@ def _read(folder: Path, home: Home, name: str | None) -> Place:
         raise CellError(f"there is no host {chosen}: {', '.join(plan.hosts)}")
     # A program that runs on a host stands in its namespace already.
     apart = ground == "namespaces" and folder == local_folder(home)
-    namespaces = Namespaces(site, plan_root(values)) if apart else None
+    namespaces = Namespaces(site, Path(values["root"])) if apart else None
     return Place(plan, plan.hosts[chosen], namespaces, folder)
-
-
-def plan_root(values: dict[str, Any]) -> Path:
-    """The folder of a local site, as it was noted."""
-    return Path(values["root"])

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import psycopg
 
+from deployments.data.cutting import cut_off
 from deployments.site.ground import Namespaces, enter
 from deployments.site.here import Place
 from deployments.site.passwords import FILE, SUPERUSER, read
@@ -85,7 +86,7 @@ class Primaries:
             row = connection.execute(_IS_STANDBY).fetchone()
             if row is None or row[0]:
                 return False
-            cut = threading.Timer(_COMMIT_TIMEOUT_S, _cut, [connection])
+            cut = threading.Timer(_COMMIT_TIMEOUT_S, cut_off, [connection])
             cut.start()
             try:
                 connection.execute(_COMMIT)
@@ -98,15 +99,3 @@ class Primaries:
                 with suppress(psycopg.Error):
                     connection.close()
         return True
-
-
-def _cut(connection: psycopg.Connection) -> None:
-    """End the socket, so that whoever waits on it is woken: a cancel would ask the server again."""
-    import os
-    import socket
-
-    with (
-        suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.pgconn.socket)) as twin,
-    ):
-        twin.shutdown(socket.SHUT_RDWR)
