@@ -144,6 +144,7 @@ def _once(
         database_s=DATABASE_WORST_S,
         emergency_s=EMERGENCY_S,
     )
+    site.scene.wait_whole(experiment.WHOLE_TIMEOUT_S)
     try:
         found = experiment.run(
             site.scene,
@@ -163,7 +164,7 @@ def _once(
     journal.add(values)
     for problem in found.problems:
         tell(f"{fault.name}: {problem}")
-    if found.restored_s is None:
+    if found.restored_s is None or site.scene.ailments():
         site.restart()
 
 

@@ -20,19 +20,18 @@ def small_disks(plan: Plan, size_mb: int) -> None:
     if not size_mb:
         return
     for cell in plan.cells:
-        # The data folder must be empty for Patroni: it lies one below the mount.
-        cell.database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _run(
-            "mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0700", "tmpfs", str(cell.database)
-        )
-        postgres_account.hand_over(cell.database)
+        # Above the data folder, which Patroni removes and makes anew.
+        disk = cell.database.parent
+        disk.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _run("mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0700", "tmpfs", str(disk))
+        postgres_account.hand_over(disk)
 
 
 def undo_disks(plan: Plan) -> None:
     """Unmount what is mounted there."""
     for cell in plan.cells:
-        if cell.database.is_mount():
-            _run("umount", "--lazy", str(cell.database))
+        if cell.database.parent.is_mount():
+            _run("umount", "--lazy", str(cell.database.parent))
 
 
 def _run(*line: str) -> None:

@@ -23,12 +23,15 @@ import psutil
 from configs.site import Site
 from deployments.cell.state import HOME_VARIABLE, CellError
 from deployments.data import postgres_account
+from deployments.site.plan import host_names
 
 CLIENT = "client"
 _TIMEOUT_S = 15
 _CLONE_NEWNET = 0x40000000
 _SETPRIV = "setpriv"
 _TABLE = "medrec_watch"
+# Laid over /etc by `ip netns exec`, which mounts what lies here.
+_ETC = Path("/etc/netns")
 _WATCH = """
 table inet medrec_watch {{
     set outside4 {{ type ipv4_addr; size 1024; flags dynamic; }}
@@ -167,6 +170,14 @@ class Namespaces:
             _ip("-n", inside, "link", "set", "lo", "up")
             _ip("-n", inside, "link", "set", "eth0", "up")
             self._watch(host)
+            self._name(host)
+
+    def _name(self, host: str) -> None:
+        """Let the host know all others by name, as /etc/hosts of a real one does (`host_names`)."""
+        folder = _ETC / self.name(host)
+        folder.mkdir(parents=True, exist_ok=True)
+        own = Path("/etc/hosts").read_text(encoding="utf-8")
+        (folder / "hosts").write_text(own + host_names(self._site), encoding="utf-8")
 
     def _watch(self, host: str) -> None:
         """Let whatever is meant for outside the site end in the host itself, and keep its address.
@@ -240,6 +251,8 @@ class Namespaces:
         for name in sorted(there):
             if name.startswith(f"{self._prefix}-"):
                 _ip("netns", "del", name)
+        for folder in _ETC.glob(f"{self._prefix}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def enter(namespace: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deployments.site import launchd, systemd, ups
 from deployments.site.archiving import setup_command
-from deployments.site.plan import HostPlan, Plan
+from deployments.site.plan import HostPlan, Plan, host_names
 from deployments.site.ups import ups_files
 
 INDEX = "INSTALL.txt"
@@ -52,6 +52,8 @@ def _commands(plan: Plan, host: HostPlan) -> Iterator[str]:
     home = host.home.path
     group = "staff" if host.host.platform == "macos" else host.host.user
     yield f"mkdir -p {home} && cp -R .{home}/. {home}/"
+    marker = host_names(plan.site).splitlines()[0]
+    yield f"grep -qxF '{marker}' /etc/hosts || cat {host.host_names} >> /etc/hosts"
     if host in plan.etcd:
         yield f"mkdir -p {host.etcd_data}"
     yield f"mkdir -p {host.home.logs}"

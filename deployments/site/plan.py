@@ -64,6 +64,11 @@ class HostPlan:
         return self.folder / "site.yaml"
 
     @property
+    def host_names(self) -> Path:
+        """Lines for the host's /etc/hosts."""
+        return self.folder / "hosts"
+
+    @property
     def haproxy_config(self) -> Path:
         """HAProxy's configuration."""
         return self.folder / "haproxy" / "haproxy.cfg"
@@ -147,6 +152,15 @@ class Plan:
         if shared is None or self.ground == "loopback":
             return self.edges[0].address
         return shared.partition("/")[0]
+
+
+def host_names(site: Site) -> str:
+    """Lines of /etc/hosts for every member: programs that look a peer's name up ask no name server.
+
+    Patroni does at each start, and waits for the answer.
+    """
+    lines = (f"{member.address} {name}" for name, member in site.members.items())
+    return "\n".join((f"# hosts of the site {site.name}", *lines)) + "\n"
 
 
 def on_hosts(site: Site) -> Plan:

@@ -20,7 +20,7 @@ from deployments.site.keepalived import keepalived_files
 from deployments.site.launchd import job_files
 from deployments.site.passwords import Passwords
 from deployments.site.patroni import patroni_config, pgpass
-from deployments.site.plan import HostPlan, Plan
+from deployments.site.plan import HostPlan, Plan, host_names
 from deployments.site.prometheus import prometheus_files
 from deployments.site.systemd import unit_files
 from deployments.site.trust.files import HostFiles
@@ -87,6 +87,7 @@ def _plain_files(plan: Plan, host: HostPlan) -> Iterator[tuple[Path, str]]:
     yield host.site_file, yaml.safe_dump(site, sort_keys=False, allow_unicode=True)
     ground = {"ground": "hosts", "host": host.name}
     yield host.folder / here.FILE, json.dumps(ground) + "\n"
+    yield host.host_names, host_names(plan.site)
     if host in plan.etcd:
         yield host.etcd_config, etcd_config(plan, host)
     if host.host.config is not None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import failover
 from benchmarks.failover import FailoverOptions, Journal
 from benchmarks.report import Draft
-from deployments.edge.drills.outcome import Outcome, noticed
+from deployments.edge.drills.outcome import Moments, Outcome, noticed
 
 
 def run_of(
@@ -97,11 +97,12 @@ def test_first_success_counts_what_began_after_the_fault_and_failures_what_ended
         Outcome("plain", 9.9, 10.2, "ok"),
         Outcome("plain", 9.8, 14.0, "failed"),
         Outcome("plain", 10.1, 13.0, "ok", attempts=2),
+        Outcome("plain", 10.2, 10.25, "ok"),
         Outcome("plain", 10.5, 12.0, "ok"),
         Outcome("write", 10.1, 10.2, "ok"),
     ]
-    found = noticed("plain", outcomes, fault=10.0)
-    assert (found.requests, found.failed, found.repeated) == (4, 1, 1)
+    found = noticed("plain", outcomes, Moments(since=10.0, fault=10.0, struck=10.3))
+    assert (found.requests, found.failed, found.repeated) == (5, 1, 1)
     assert found.first_success_s is not None
     assert math.isclose(found.first_success_s, 2.0)
     assert math.isclose(found.longest_s, 4.2)

@@ -12,7 +12,8 @@ from benchmarks.failover import DATABASE_WORST_S, EMERGENCY_S, PLAIN_LIMITS, pac
 from benchmarks.failover_site import SiteProcess
 from deployments.edge.drills import experiment
 from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment, Limits
-from deployments.edge.drills.faults import FAULTS, Fault, restore_one
+from deployments.edge.drills.faults import FAULTS, Fault, end_emergency
+from deployments.edge.drills.scene import Cast, Scene
 
 pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
@@ -21,6 +22,15 @@ ALWAYS = ("postgres-killed", "machine-lost", "both-lost")
 ON_A_PLAIN_SITE = [name for name, fault in FAULTS.items() if fault.need in ("", "namespaces")]
 HOLD_S = {"postgres-killed": 8.0, "both-lost": 20.0}
 LONG_S = 25.0
+
+
+def restore_one(scene: Scene, cast: Cast) -> None:
+    """Give power back to the cell that served alone: enough to end the emergency."""
+    scene.ask("restore", cast.serving)
+    scene.wait(
+        lambda: any(c["is_up"] and c["name"] == cast.serving for c in scene.told()["cells"]), 420
+    )
+    end_emergency(scene, cast)
 
 
 def struck(

@@ -28,7 +28,7 @@ from deployments.data.seal import keys as site_keys
 from deployments.data.seal.keys import ensure_site_keys
 
 FILE = "credentials.json"
-KEY_SCOPES = "system/*.cruds ai ai:decide ai:emergency"
+KEY_SCOPES = "system/*.cruds ai ai:decide ai:emergency alerts alerts:raise"
 ROLES: tuple[Role, ...] = ("physician", "nurse", "analyst", "auditor", "admin")
 # Lies beside keys that a demo's start has made: nobody was told to keep copies of them.
 MARK = "made-by-demo"

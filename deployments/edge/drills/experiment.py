@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from deployments.cell.state import CellError
 from deployments.edge.drills import load
 from deployments.edge.drills.faults import Fault
 from deployments.edge.drills.load import Load, Pace, Target
-from deployments.edge.drills.outcome import KINDS, Kind, Noticed, Outcome, noticed
+from deployments.edge.drills.outcome import KINDS, Kind, Moments, Noticed, Outcome, noticed
 from deployments.edge.drills.primaries import Primaries
 from deployments.edge.drills.scene import Cast, Scene
 
@@ -108,39 +108,47 @@ async def _under_load(
     running.start()
     restored_s: float | None = None
     mended = False
-    moment = time.monotonic()
     try:
         await asyncio.sleep(WARM_UP_S)
+        since = time.monotonic()
+        if fault.before is not None:
+            await asyncio.to_thread(fault.before, scene, cast)
         moment = time.monotonic()
         await asyncio.to_thread(fault.begin, scene, cast)
+        moments = Moments(since, moment, time.monotonic())
         tell(f"{fault.name}: struck")
         await asyncio.sleep(max(0.0, moment + hold_s - time.monotonic()))
         back = time.monotonic()
         await asyncio.to_thread(fault.end, scene, cast)
         mended = True
+        ended_s = time.monotonic() - back
         took_s = await asyncio.to_thread(scene.wait_whole, heal_s)
-        restored_s = None if took_s is None else time.monotonic() - back
+        restored_s = None if took_s is None else ended_s + took_s
     finally:
         if not mended:
             await asyncio.to_thread(fault.end, scene, cast)
         await running.stop()
     ending = "whole again" if restored_s is not None else "NOT whole again"
     tell(f"{fault.name}: {ending}")
+    astray = None
     if restored_s is not None:
-        await asyncio.to_thread(scene.come_home)
-        await asyncio.to_thread(scene.wait_whole, WHOLE_TIMEOUT_S)
+        try:
+            await asyncio.to_thread(scene.come_home, WHOLE_TIMEOUT_S)
+        except CellError as error:
+            astray = str(error)
     there = await _held(target, patient)
     decisions = tuple(_decisions(scene)[before:])
-    return _summed(
-        fault, cast, started, moment, running, watch, restored_s, there, decisions, limits
+    found = _summed(
+        fault, cast, started, moments, running, watch, restored_s, there, decisions, limits
     )
+    return found if astray is None else replace(found, problems=(*found.problems, astray))
 
 
 def _summed(
     fault: Fault,
     cast: Cast,
     started: float,
-    moment: float,
+    moments: Moments,
     running: Load,
     watch: Primaries,
     restored_s: float | None,
@@ -148,10 +156,17 @@ def _summed(
     decisions: tuple[str, ...],
     limits: Limits,
 ) -> Experiment:
-    outcomes = running.outcomes
-    kinds = tuple(noticed(kind, outcomes, moment) for kind in KINDS)
+    outcomes, moment = running.outcomes, moments.fault
+    kinds = tuple(noticed(kind, outcomes, moments) for kind in KINDS)
     lost = [key for key in running.acknowledged if there is not None and key not in there]
-    problems = list(_problems(fault, kinds, limits))
+    problems = [
+        f"{kind}: nothing succeeded before the fault"
+        for kind in running.kinds
+        if not any(
+            o.kind == kind and o.result == "ok" and o.ended < moments.since for o in outcomes
+        )
+    ]
+    problems += _problems(fault, kinds, limits)
     if there is None:
         problems.append("the writes could not be read back")
     if lost:
@@ -197,7 +212,9 @@ def _problems(fault: Fault, kinds: tuple[Noticed, ...], limits: Limits) -> list[
         limit = bounds.get(n.kind)
         if not n.requests or not _is_expected(n.kind, fault):
             continue
-        if (n.failed and not fault.interrupts) or n.hung:
+        # Until the emergency cell takes over, nobody is there to answer.
+        may_fail = fault.interrupts or fault.survivors == "emergency"
+        if (n.failed and not may_fail) or n.hung:
             found.append(f"{n.kind}: {n.failed} failed, {n.hung} hung")
         if limit is not None and (n.first_success_s is None or n.first_success_s > limit):
             told = "never" if n.first_success_s is None else f"after {n.first_success_s:.1f} s"

@@ -22,6 +22,7 @@ _TABLE = "medrec_drill"
 class Fault:
     """A fault: `begin` makes it, `end` undoes it. `survivors`: what is left to serve.
 
+    `before` is what must have happened first, under load too; waits are counted from `begin`.
     `interrupts`: for seconds nobody has the clients' address, and who connects then is refused.
     """
 
@@ -32,6 +33,7 @@ class Fault:
     survivors: Literal["cell", "emergency"] = "cell"
     need: Need = ""
     interrupts: bool = False
+    before: Callable[[Scene, Cast], None] | None = None
 
 
 def _nothing(scene: Scene, cast: Cast) -> None:
@@ -61,19 +63,10 @@ def _restore_both(scene: Scene, cast: Cast) -> None:
     for cell in scene.plan.site.cells:
         scene.ask("restore", cell)
     scene.wait(lambda: all(c["is_up"] for c in scene.told()["cells"]), 420)
-    _end_emergency(scene, cast)
+    end_emergency(scene, cast)
 
 
-def restore_one(scene: Scene, cast: Cast) -> None:
-    """Give power back to the cell that served alone: enough to end the emergency."""
-    scene.ask("restore", cast.serving)
-    scene.wait(
-        lambda: any(c["is_up"] and c["name"] == cast.serving for c in scene.told()["cells"]), 420
-    )
-    _end_emergency(scene, cast)
-
-
-def _end_emergency(scene: Scene, cast: Cast) -> None:
+def end_emergency(scene: Scene, cast: Cast) -> None:
     """A machine that was back before anybody decided needs no return."""
     is_emergency = scene.told()["standing"]["mode"] == "emergency"
     kind: OrderKind = "return" if is_emergency else "serve"
@@ -110,17 +103,24 @@ def _engines(scene: Scene) -> str:
     return "ai:gemma3-demo"
 
 
+def _kill_primary(scene: Scene, cast: Cast) -> None:
+    # PostgreSQL is no child of Patroni, and outlives it.
+    pids = scene.postgres(cast.primary)
+    scene.ask("kill", cast.primary, "patroni")
+    send(pids, signal.SIGKILL)
+
+
 def _kill_postgres(scene: Scene, host: str) -> None:
     send(scene.postgres(host)[:1], signal.SIGKILL)
 
 
-def _standby_then_primary(scene: Scene, cast: Cast) -> None:
-    if cast.standby is not None:
-        _kill_postgres(scene, cast.standby)
-        # Patroni takes the standby out of the synchronous ones before writes go on alone.
-        scene.wait(lambda: "sync_standby" not in _roles(scene), 60)
-        scene.wait(lambda: "sync_standby" in _roles(scene), 120)
-    _kill_postgres(scene, cast.primary)
+def _kill_standby(scene: Scene, cast: Cast) -> None:
+    if cast.standby is None:
+        raise CellError("PostgreSQL has no standby")
+    _kill_postgres(scene, cast.standby)
+    # Patroni takes the standby out of the synchronous ones before writes go on alone.
+    scene.wait(lambda: "sync_standby" not in _roles(scene), 20)
+    scene.wait(lambda: "sync_standby" in _roles(scene), 120)
 
 
 def _roles(scene: Scene) -> list[str]:
@@ -131,7 +131,7 @@ def _roles(scene: Scene) -> list[str]:
 
 
 def _fill_disk(scene: Scene, cast: Cast) -> None:
-    folder = scene.host(cast.primary).database
+    folder = scene.host(cast.primary).database.parent
     with (folder / FILLER).open("wb") as stream:
         block = bytes(2**20)
         try:
@@ -143,7 +143,7 @@ def _fill_disk(scene: Scene, cast: Cast) -> None:
 
 
 def _free_disk(scene: Scene, cast: Cast) -> None:
-    (scene.host(cast.primary).database / FILLER).unlink(missing_ok=True)
+    (scene.host(cast.primary).database.parent / FILLER).unlink(missing_ok=True)
 
 
 def _jump(scene: Scene, cast: Cast) -> None:
@@ -212,7 +212,7 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "postgres-killed",
             "kill -9 of PostgreSQL's primary and its Patroni",
-            lambda scene, cast: scene.ask("kill", cast.primary, "patroni"),
+            _kill_primary,
             _nothing,
         ),
         Fault(
@@ -224,8 +224,9 @@ FAULTS: dict[str, Fault] = {
         Fault(
             "standby-then-primary",
             "kill -9 of the standby's PostgreSQL, and once it is back, of the primary's",
-            _standby_then_primary,
+            lambda scene, cast: _kill_postgres(scene, cast.primary),
             _nothing,
+            before=_kill_standby,
         ),
         Fault(
             "both-lost",

@@ -74,6 +74,19 @@ class Load:
         self._loops: list[asyncio.Task[None]] = []
         self._client = client_of(target)
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """What is sent to a site that is well; `mode` waits for another mode."""
+        pace = self.pace
+        every: list[tuple[Kind, bool]] = [
+            ("plain", pace.plain_s > 0),
+            ("record", pace.record_s > 0),
+            ("write", pace.write_s > 0),
+            ("chat", pace.chat_s > 0),
+            ("socket", pace.with_socket),
+        ]
+        return [kind for kind, is_sent in every if is_sent]
+
     def start(self) -> None:
         """Begin to send."""
         kinds: list[tuple[float, Kind, Callable[[], Awaitable[tuple[int, str]]]]] = [

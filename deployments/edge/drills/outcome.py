@@ -44,10 +44,24 @@ class Noticed:
     longest_s: float
 
 
-def noticed(kind: Kind, outcomes: Iterable[Outcome], fault: float) -> Noticed:
-    """Sum up the requests of a kind that ended after the moment of the fault."""
-    touched = [o for o in outcomes if o.kind == kind and o.ended >= fault]
-    after = [o for o in touched if o.began >= fault and o.result == "ok"]
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """When a fault was made, in monotonic seconds.
+
+    `since`: the drill's first touch; `fault`: what waits are counted from; `struck`: it is made. A
+    request that began before `struck` may have been answered before its server was hit.
+    """
+
+    since: float
+    fault: float
+    struck: float
+
+
+def noticed(kind: Kind, outcomes: Iterable[Outcome], moments: Moments) -> Noticed:
+    """Sum up the requests of a kind that ended after the first touch."""
+    touched = [o for o in outcomes if o.kind == kind and o.ended >= moments.since]
+    after = [o for o in touched if o.began >= moments.struck and o.result == "ok"]
+    fault = moments.fault
     return Noticed(
         kind=kind,
         requests=len(touched),

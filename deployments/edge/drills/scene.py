@@ -22,6 +22,8 @@ from deployments.site.plan import HostPlan, Plan
 
 _TIMEOUT_S = 15
 _POLL_S = 0.25
+# Some looks of every steward, at the database's too (deployments/edge/looking.py).
+STEADY_S = 6.0
 _LEADS = ("leader", "primary", "master")
 
 
@@ -132,13 +134,27 @@ class Scene:
         return found
 
     def wait_whole(self, timeout_s: float) -> float | None:
-        """Wait for full redundancy; the seconds that it took, None if it did not come in time."""
-        return self.wait(lambda: not self.ailments(), timeout_s)
+        """Wait for full redundancy that stays for `STEADY_S`; the seconds until it began.
 
-    def come_home(self) -> None:
+        None if it did not come in time. The stewards tell of a change a look later: the first answer
+        after one is of before it.
+        """
+        began = time.monotonic()
+        since: float | None = None
+        while (now := time.monotonic()) - began < timeout_s:
+            if self.ailments():
+                since = None
+            elif since is None:
+                since = now
+            elif now - since >= STEADY_S:
+                return since - began
+            time.sleep(_POLL_S)
+        return None
+
+    def come_home(self, timeout_s: float) -> None:
         """Let the site's primary serve, and hold the database's primary: as a run finds things.
 
-        Raises `CellError` where that is refused.
+        Then waits until the site is whole. Raises `CellError` where that is refused or takes longer.
         """
         first, *others = self.plan.site.cells
         told = self.told()
@@ -148,6 +164,10 @@ class Scene:
         if others and roles.get(first) == "sync_standby":
             leader = next(name for name, role in roles.items() if role in _LEADS)
             self.inside.switch_over(leader, first)
+        if self.wait_whole(timeout_s) is None:
+            raise CellError(
+                "the site is not whole after the failback: " + "; ".join(self.ailments())
+            )
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> float | None:
         """Poll until `done`; the seconds that it took, None after `timeout_s`."""

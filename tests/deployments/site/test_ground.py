@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_whoever_tries_to_leave_the_site_gets_nowhere_and_is_seen(ground: Namesp
     assert ground.strayed("edge-2") == []
 
 
+def test_hosts_know_each_other_by_name_without_asking_a_name_server(ground: Namespaces) -> None:
+    look_up = "import socket, sys; print(socket.getfqdn(sys.argv[1]))"
+    line = [sys.executable, "-c", look_up, SITE.hosts["mac-b"].address]
+    found = subprocess.run(
+        ground.command("mac-a", line, "root"), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "mac-b"
+    assert ground.strayed("mac-a") == []
+
+
 def test_processes_are_known_by_their_host_and_namespaces_go_without_a_trace(
     ground: Namespaces,
 ) -> None:
@@ -65,3 +76,4 @@ def test_processes_are_known_by_their_host_and_namespaces_go_without_a_trace(
     ground.remove()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
     assert ground.name("witness") not in listed.stdout
+    assert not (Path("/etc/netns") / ground.name("witness")).exists()
