@@ -56,6 +56,11 @@ class Home:
         return self.path / "auth_token"
 
     @property
+    def postgres(self) -> Path:
+        """PostgreSQL's data, or the folder above them where Patroni keeps them."""
+        return self.path / "postgres"
+
+    @property
     def logs(self) -> Path:
         """Output of the processes that `up` starts itself; Ray's own logs lie in its folder."""
         return self.path / "logs"

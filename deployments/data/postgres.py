@@ -215,7 +215,7 @@ class LocalServer:
 def local(home: Home) -> LocalServer:
     """The server of a home: data in `postgres`, its log with the others, a short socket path."""
     return LocalServer(
-        data=home.path / "postgres",
+        data=home.postgres,
         sockets=Path(tempfile.gettempdir()).resolve() / f"medrec-pg-{os.getuid()}-{home.digest}",
         log=home.logs / "postgres.log",
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.site import Site
 from deployments.edge.decision import CellSeen, CloudSeen, Seen
+from deployments.edge.primary import WELL, Disk
 from deployments.edge.runtime import ServerSeen
 
 # A cell writes its condition every few seconds; what is older than this says nothing.
@@ -93,6 +94,16 @@ class Sight:
         """Patroni's members by name: role, state, lag in bytes. Empty: nobody has told lately."""
         return {m["name"]: m for m in (self.patroni.fresh() or {}).get("members", ())}
 
+    def disks(self) -> dict[str, Disk]:
+        """The disks below PostgreSQL by host, as far as they are known now."""
+        found = {}
+        for name, told in self.conditions.items():
+            section = (told.fresh() or {}).get("disk")
+            total = _number(section, "total_bytes")
+            if total:
+                found[name] = Disk(_number(section, "free_bytes"), total)
+        return found
+
     def lags_s(self) -> dict[str, float]:
         """Replication lag by standby, as the primary measured it; from whichever cell told last."""
         best: Mapping[str, Any] = {}
@@ -111,7 +122,7 @@ class Sight:
                 None  # Patroni alone decides about the database; without its word nothing is held.
             )
         member = members.get(name)
-        if member is None or member.get("state") not in ("running", "streaming"):
+        if member is None or member.get("state") not in WELL:
             return None if len(members) == 1 else "its database does not follow the primary"
         lag_s, limit_s = self.lags_s().get(name, 0.0), self.site.database.lag_limit_ms / 1000
         return f"its database is {lag_s:.1f} s behind" if lag_s > limit_s else None

@@ -29,6 +29,7 @@ from deployments.edge.decision import (
     server_states,
 )
 from deployments.edge.looking import LAP_S, Looker
+from deployments.edge.primary import Move, move_for_room
 from deployments.edge.sight import Sight
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.plan import HostPlan, Plan
@@ -36,6 +37,8 @@ from deployments.site.plan import HostPlan, Plan
 _log = logging.getLogger("medrec.steward")
 
 _ACTIVATION_TIMEOUT_S = 5.0
+# How long Patroni may take to move the primary, and how long after an attempt there is none.
+_MOVE_TIMEOUT_S, _MOVE_PAUSE_S = 60.0, 30.0
 _KEPT_DECISIONS = 500
 # Decisions that no cell has put on record yet; each is in decisions.jsonl whatever becomes of it.
 _UNTOLD = 200
@@ -54,6 +57,8 @@ class Steward:
         self._told_cloud: int | None = None
         self._untold: deque[dict[str, Any]] = deque(maxlen=_UNTOLD)
         self._turn = asyncio.Lock()
+        self._move: asyncio.Task[None] | None = None
+        self._moved_at: float | None = None
         failover = plan.site.failover
         self.rules = Rules(failover.hold_s, failover.unfit_hold_s, plan.site.emergency.copy_limit_s)
         self.standing = self._read() or first(
@@ -69,6 +74,9 @@ class Steward:
                 await self._lap()
                 await asyncio.sleep(max(0.05, LAP_S - (time.monotonic() - began)))
         finally:
+            if self._move is not None:
+                self._move.cancel()
+                await asyncio.gather(self._move, return_exceptions=True)
             await self._looker.close()
             await self._caller.close()
 
@@ -110,7 +118,33 @@ class Steward:
         async with self._turn:
             self._take(decide(self.standing, seen, self.rules))
         await self._act(seen)
+        if seen.is_active:
+            self._make_room()
         await self._put_on_record(seen)
+
+    def _make_room(self) -> None:
+        """Have the primary moved off a disk that fills up; in the background, one attempt at a time."""
+        now = time.monotonic()
+        if self._moved_at is not None and now - self._moved_at < _MOVE_PAUSE_S:
+            return
+        move = move_for_room(self.sight.members(), self.sight.disks())
+        if move is None or (self._move is not None and not self._move.done()):
+            return
+        self._moved_at = now
+        self.counts["move-primary"] += 1
+        self._write("move-primary", move.reason)
+        self._move = asyncio.create_task(self._switch_over(move))
+
+    async def _switch_over(self, move: Move) -> None:
+        leader = self.plan.hosts[move.leader]
+        body = {"leader": move.leader, "candidate": move.candidate}
+        try:
+            words = await self._caller.post_text(
+                leader, leader.ports.patroni, "/switchover", body, timeout_s=_MOVE_TIMEOUT_S
+            )
+            _log.info("steward: Patroni: %s", words)
+        except CallFailed as error:
+            _log.warning("steward: the primary was not moved: %s", error)
 
     async def _put_on_record(self, seen: Seen) -> None:
         """Have a cell that answers put what was decided into the audit; later, if none does."""
@@ -194,7 +228,8 @@ class Steward:
                 "serving": " ".join(self.standing.serving),
             }
         )
-        values = {"at": time.time(), "action": action, "reason": reason, **_dumped(self.standing)}
+        # What was decided, or refused, has a reason of its own.
+        values = {**_dumped(self.standing), "at": time.time(), "action": action, "reason": reason}
         self._keep()
         log = self._file("decisions.jsonl")
         lines = (

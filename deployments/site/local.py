@@ -11,6 +11,7 @@ from typing import Any
 from deployments.cell.state import CellError
 from deployments.data.accounts.demo import FILE as CREDENTIALS
 from deployments.edge import runtime
+from deployments.edge.primary import WELL
 from deployments.site import here
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.firewall import firewall_files
@@ -126,7 +127,7 @@ class BringUp:
             members = self.inside.cluster()
         except CellError:
             return False
-        roles = [str(m.get("role")) for m in members.values() if m.get("state") in _WELL]
+        roles = [str(m.get("role")) for m in members.values() if m.get("state") in WELL]
         wanted = ["leader", "sync_standby"][:count]
         return all(role in roles for role in wanted)
 
@@ -141,9 +142,6 @@ class BringUp:
         if any(not cloud["is_up"] or cloud["copy_age_s"] is None for cloud in clouds):
             return False
         return ready and any(status["active"] and status["reaches"] for status in told)
-
-
-_WELL = ("running", "streaming")
 
 
 def serves(host: HostPlan) -> bool:

@@ -86,7 +86,7 @@ class HostPlan:
     @property
     def database(self) -> Path:
         """PostgreSQL's data folder under Patroni, in a folder of its account's own."""
-        return self.home.path / "postgres" / "data"
+        return self.home.postgres / "data"
 
     @property
     def etcd_config(self) -> Path:

@@ -15,6 +15,7 @@ import psutil
 
 from deployments.cell.state import CellError
 from deployments.edge.decision import Order
+from deployments.edge.primary import LEADS, WELL
 from deployments.site import control
 from deployments.site.here import Place
 from deployments.site.inside import Inside
@@ -24,7 +25,6 @@ _TIMEOUT_S = 15
 _POLL_S = 0.25
 # Some looks of every steward, at the database's too (deployments/edge/looking.py).
 STEADY_S = 6.0
-_LEADS = ("leader", "primary", "master")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Scene:
         """Who plays which part now. Raises `CellError` where a part is missing."""
         told = self.told()
         members = self.inside.cluster()
-        leaders = [name for name, m in members.items() if m.get("role") in _LEADS]
+        leaders = [name for name, m in members.items() if m.get("role") in LEADS]
         followers = [name for name, m in members.items() if m.get("role") == "sync_standby"]
         serving = told["standing"]["serving"]
         if not leaders or not serving:
@@ -123,10 +123,10 @@ class Scene:
             if not cell["is_up"]:
                 found.append(f"{cell['name']} does not answer")
             found += [f"{cell['name']}: {fault}" for fault in cell["faults"]]
-        roles = [m.get("role") for m in told["database"].values() if m.get("state") in _WELL]
+        roles = [m.get("role") for m in told["database"].values() if m.get("state") in WELL]
         if len(self.plan.cells) > 1 and "sync_standby" not in roles:
             found.append("PostgreSQL has no synchronous standby")
-        if not any(role in _LEADS for role in roles):
+        if not any(role in LEADS for role in roles):
             found.append("PostgreSQL has no primary")
         found += [f"etcd of {host} is not well" for host, well in told["etcd"].items() if not well]
         if (cloud := told["cloud"]) is not None:
@@ -162,7 +162,7 @@ class Scene:
             self.inside.order(Order("serve", first))
         roles = {name: member.get("role") for name, member in self.inside.cluster().items()}
         if others and roles.get(first) == "sync_standby":
-            leader = next(name for name, role in roles.items() if role in _LEADS)
+            leader = next(name for name, role in roles.items() if role in LEADS)
             self.inside.switch_over(leader, first)
         if self.wait_whole(timeout_s) is None:
             raise CellError(
@@ -217,9 +217,6 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-_WELL = ("running", "streaming")
 
 
 def _cloud_ailments(cloud: dict[str, Any], limit_s: float) -> list[str]:

@@ -16,6 +16,8 @@ from deployments.edge import sight
 from deployments.edge.decision import Order
 from deployments.edge.steward import Steward
 from deployments.edge.steward_api import create_app
+from deployments.site.calling import CallFailed
+from deployments.site.plan import HostPlan
 from tests.deployments.site.edges import Edges, running
 
 WAIT_S = 20.0
@@ -162,3 +164,47 @@ async def test_status_orders_and_metrics_are_told_over_http(site: Edges, steward
     assert 'medrec_site_mode{mode="normal"} 1.0' in page
     assert 'medrec_site_decision_total{action="serve"} 1.0' in page
     assert "medrec_certificate_ends_s{" in page
+
+
+class FakePatroni:
+    """Stands for the call of Patroni's switchover; each attempt is noted, and fails if wanted."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self._error = error
+
+    async def __call__(
+        self, host: HostPlan, port: int, path: str, body: Any, *, timeout_s: float
+    ) -> str:
+        self.asked.append((host.name, path, body))
+        if self._error is not None:
+            raise self._error
+        return "Successfully switched over"
+
+
+@pytest.mark.parametrize("error", [None, CallFailed("mac-a answers 503")])
+async def test_the_primary_is_moved_off_a_full_disk_once_in_a_while_and_put_on_record(
+    site: Edges, steward: Steward, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    patroni = FakePatroni(error)
+    monkeypatch.setattr(steward._caller, "post_text", patroni)
+    roles = {"mac-a": ("leader", "running"), "mac-b": ("sync_standby", "streaming")}
+    members = [{"name": n, "role": role, "state": state} for n, (role, state) in roles.items()]
+    full, roomy = (
+        {"free_bytes": 0, "total_bytes": 2**30},
+        {"free_bytes": 2**30, "total_bytes": 2**30},
+    )
+    site.replicas["mac-a"].condition = {**FIT, "disk": full}
+    site.replicas["mac-b"].condition = {**FIT, "disk": roomy}
+
+    def told() -> bool:
+        steward.sight.patroni.tell({"members": members})
+        return len(patroni.asked) > 0
+
+    await until(told)
+    await asyncio.sleep(1.5)
+    body = {"leader": "mac-a", "candidate": "mac-b"}
+    assert patroni.asked == [("mac-a", "/switchover", body)]
+    assert steward.standing.serving == ("mac-a",)
+    last = json.loads((site.edge.folder / "decisions.jsonl").read_text().splitlines()[-1])
+    assert (last["action"], "0 MiB left" in last["reason"]) == ("move-primary", True)
