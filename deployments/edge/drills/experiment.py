@@ -70,12 +70,13 @@ def run(
     pace: Pace = Pace(),
     limits: Limits = Limits(),
     heal_s: float = WHOLE_TIMEOUT_S,
+    whole: bool = True,
 ) -> Experiment:
     """Run one fault, and mend it whatever happens; `heal_s` is waited for full redundancy.
 
-    Raises `CellError` where the site is not whole beforehand.
+    Raises `CellError` where the site is not whole beforehand, unless `whole` is not asked for.
     """
-    if ailments := scene.ailments():
+    if whole and (ailments := scene.ailments()):
         raise CellError("the site is degraded, and no drill begins: " + "; ".join(ailments))
     cast = scene.cast()
     tell(f"{fault.name}: {fault.title} ({cast.serving} serves, {cast.primary} is primary)")
