@@ -219,7 +219,10 @@ class LocalSite:
             time.sleep(_POLL_S)
 
     def _starter(self, host: HostPlan, program: Program) -> Callable[[], subprocess.Popen[bytes]]:
-        line = self.ground.command(host.name, program.command, program.account)
+        # By `env`, after the account is changed: libfaketime's semaphore is of who loads it first.
+        extra = [f"{name}={value}" for name, value in self.environments.get(host.name, {}).items()]
+        command = ["env", *extra, *program.command] if extra else program.command
+        line = self.ground.command(host.name, command, program.account)
 
         def start() -> subprocess.Popen[bytes]:
             log = self.log_of(host.name, program.name)
@@ -228,11 +231,7 @@ class LocalSite:
                 return subprocess.Popen(
                     line,
                     cwd=host.project,
-                    env={
-                        **os.environ,
-                        **self.environments.get(host.name, {}),
-                        **program.environment,
-                    },
+                    env={**os.environ, **program.environment},
                     stdin=subprocess.DEVNULL,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
