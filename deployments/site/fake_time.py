@@ -9,6 +9,7 @@ from deployments.cell.state import CellError
 from deployments.site.plan import HostPlan, Plan
 
 FILE = "faketime"
+_PYTHON = Path(__file__).parent / "faked"
 _FOLDERS = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime")
 
 
@@ -29,6 +30,7 @@ def fake_time_of(plan: Plan) -> dict[str, Mapping[str, str]]:
             "FAKETIME_TIMESTAMP_FILE": str(host.folder / FILE),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_CACHE_DURATION": "1",
+            "PYTHONPATH": f"{_PYTHON}:{host.project}",
         }
     return found
 
