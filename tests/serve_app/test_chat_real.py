@@ -308,18 +308,21 @@ async def test_metrics_cover_every_replica_of_the_cell(
             await asyncio.sleep(1)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_frees_the_engine(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, stream: bool
+async def test_clients_that_leave_free_the_engine(
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI
 ) -> None:
     # No answer ends by itself, and together they would keep the engine busy for minutes.
     tokenizer = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))
     ends = [tokenizer.token_to_id(word) for word in ("<eos>", "<end_of_turn>")]
     bias = {str(token): -100 for token in ends if token is not None}
-    ask = {**ASK, "max_tokens": 4000, "n": 8, "logit_bias": bias, "stream": stream}
+    ask = {**ASK, "max_tokens": 4000, "n": 8, "logit_bias": bias}
     leaving = [
-        asyncio.create_task(http.post("/v1/chat/completions", json=ask, timeout=10 * DEADLINE_S))
-        for _ in range(4)
+        asyncio.create_task(
+            http.post(
+                "/v1/chat/completions", json={**ask, "stream": stream}, timeout=10 * DEADLINE_S
+            )
+        )
+        for stream in (False, True, False, True)
     ]
     await until_running(http, lambda sequences: sequences > 0)
     assert not any(task.done() for task in leaving)

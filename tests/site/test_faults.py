@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cluster
 
 COPY_S = 30.0
 ON_A_PLAIN_SITE = [name for name, fault in FAULTS.items() if fault.need in ("", "namespaces")]
-HOLD_S = 18.0
+HOLD_S = 14.0
 LONG_S = 25.0
 
 

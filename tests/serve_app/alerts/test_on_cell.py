@@ -40,16 +40,21 @@ class Side:
         return str(answer.json()["id"])
 
 
+def signed_in(cell: RunningCell, client: httpx.Client, role: str) -> str:
+    """A token of the demo's user of that role."""
+    credentials = json.loads((cell.home / "credentials.json").read_text())
+    [user] = [user for user in credentials["users"] if user["role"] == role]
+    form = {"grant_type": "password", **{key: user[key] for key in ("username", "password")}}
+    return str(client.post("/v1/auth/token", data=form).json()["access_token"])
+
+
 @pytest.fixture
 def side(cell: RunningCell) -> Iterator[Side]:
-    credentials = json.loads((cell.home / "credentials.json").read_text())
-    [user] = [user for user in credentials["users"] if user["role"] == "physician"]
-    form = {"grant_type": "password", **{key: user[key] for key in ("username", "password")}}
     with (
         httpx.Client(base_url=cell.base_url, trust_env=False, timeout=30) as physician,
         httpx.Client(base_url=cell.base_url, trust_env=False, timeout=30) as machine,
     ):
-        token = physician.post("/v1/auth/token", data=form).json()["access_token"]
+        token = signed_in(cell, physician, "physician")
         physician.headers["authorization"] = f"Bearer {token}"
         machine.headers["authorization"] = f"Bearer {cell.api_key}"
         yield Side(cell, machine, physician, token)
@@ -90,9 +95,10 @@ def test_a_critical_value_reaches_a_browser_through_the_whole_cell(side: Side) -
 
 
 def test_a_stream_that_is_refused_has_a_status_on_the_real_path_too(side: Side) -> None:
+    analyst = signed_in(side.cell, side.physician, "analyst")
     for headers, status, code in (
         ({}, 401, "credentials_required"),
-        ({"authorization": f"Bearer {side.cell.api_key}"}, 403, "insufficient_scope"),
+        ({"authorization": f"Bearer {analyst}"}, 403, "insufficient_scope"),
     ):
         with pytest.raises(InvalidStatus) as caught:
             side.stream(additional_headers=headers)
