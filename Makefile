@@ -47,9 +47,10 @@ lint:
 types:
 	$(BIN)/mypy --no-error-summary
 
-# What needs a whole cell runs by itself, one test at a time.
+# Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
+# itself, one test at a time.
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster" -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 	$(BIN)/python -m pytest -m "cluster and not site" --durations=10
 
 test-site: install  ## what is too slow for `make test`: every fault of a whole site; as root on Linux, about an hour

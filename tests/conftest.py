@@ -41,6 +41,11 @@ READY_TIMEOUT_S = 420.0
 STOP_TIMEOUT_S = 60.0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the files that are shared out to workers the longest come first: none is left over alone."""
+    items.sort(key=lambda item: "tests/surface/" not in item.nodeid)
+
+
 @dataclass
 class RunningCell:
     """A cell that `medrec up` started in a process of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -182,9 +183,11 @@ def quick(site: Site) -> Site:
 
 
 def free_plan(site: Site, folder: Path) -> Plan:
-    """The plan on ports that are free now."""
-    for index in range(20):
-        base, offset = 14_400 + 200 * index, 1000 * (index % 6)
+    """The plan on ports that are free now; each of pytest's workers looks from another place on."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for index in range(worker, worker + 18):
+        # Six hosts have an offset each: whole sites must not overlap.
+        base, offset = 14_400 + 200 * (index % 18), 6000 * (index % 2)
         plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=offset)
         blocks = range(base, base + BLOCK * len(plan.hosts))
         ingress = [host.cell_ports for host in plan.hosts.values()]
