@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from deployments.site.ports import BLOCK
 from deployments.site.trust.authority import Authority, devices_folder
 
 READY_TIMEOUT_S = 20.0
+SLOT_TIMEOUT_S = 180.0
 
 
 @dataclass
@@ -182,18 +184,37 @@ def quick(site: Site) -> Site:
     return Site.model_validate(raw)
 
 
-def free_plan(site: Site, folder: Path) -> Plan:
-    """The plan on ports that are free now; each of pytest's workers looks from another place on."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    for index in range(worker, worker + 18):
-        # Six hosts have an offset each: whole sites must not overlap.
-        base, offset = 14_400 + 200 * (index % 18), 6000 * (index % 2)
-        plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=offset)
-        blocks = range(base, base + BLOCK * len(plan.hosts))
-        ingress = [host.cell_ports for host in plan.hosts.values()]
-        if all(is_free(port) for port in blocks) and all(_is_free(ports) for ports in ingress):
-            return plan
-    raise AssertionError("no free ports")
+@contextmanager
+def plan_of_our_own(site: Site, folder: Path) -> Iterator[Plan]:
+    """A plan on ports that are free, and that no other of pytest's workers takes meanwhile."""
+    with _slot() as slot:
+        # Six hosts have an offset each: there is room for two whole sites.
+        for base in range(14_400 + 200 * slot, 18_000, 400):
+            plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=6000 * slot)
+            blocks = range(base, base + BLOCK * len(plan.hosts))
+            ingress = [host.cell_ports for host in plan.hosts.values()]
+            if all(is_free(port) for port in blocks) and all(_is_free(ports) for ports in ingress):
+                break
+        else:
+            raise AssertionError("no free ports")
+        yield plan
+
+
+@contextmanager
+def _slot() -> Iterator[int]:
+    """0 or 1, held against every other process of the machine that asks here."""
+    deadline = time.monotonic() + SLOT_TIMEOUT_S
+    with ExitStack() as stack:
+        places = [Path(tempfile.gettempdir()) / f"medrec-test-edges-{slot}.lock" for slot in (0, 1)]
+        files = [stack.enter_context(place.open("a")) for place in places]
+        while time.monotonic() < deadline:
+            for slot, file in enumerate(files):
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield slot
+                    return
+            time.sleep(0.2)
+    raise AssertionError("both places for a site are taken")
 
 
 def _is_free(ports: Ports) -> bool:
@@ -203,7 +224,13 @@ def _is_free(ports: Ports) -> bool:
 @contextmanager
 def running(folder: Path) -> Iterator[Edges]:
     """Cells, emergency cell and the first edge, up."""
-    plan = free_plan(quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml")), folder)
+    site = quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"))
+    with plan_of_our_own(site, folder) as plan, _running(plan, folder) as edges:
+        yield edges
+
+
+@contextmanager
+def _running(plan: Plan, folder: Path) -> Iterator[Edges]:
     for host in plan.hosts.values():
         host.home.prepare()
     put_certificates(plan, folder / "ca")
