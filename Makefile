@@ -38,7 +38,9 @@ system:          ## system programs that no wheel carries
 run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
 	$(BIN)/medrec up
 
-test: install lint types unit  ## lint, types and every test
+# Types are checked beside the tests, which leave a core idle at times.
+test: install lint  ## lint, types and every test
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint:
 	$(BIN)/ruff check --quiet .

@@ -32,6 +32,8 @@ from models import blas
 # A token file in the home folder would otherwise switch authentication on in one process only.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ten seconds otherwise, and some tests wait for a measurement.
+os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 # Before any test imports MLX: engines refuse a process whose MLX has no fast BLAS.
 blas.preload(1)
 
