@@ -1,6 +1,7 @@
 """One custodian at a time: whoever holds an advisory lock in the database works, the other waits.
 
-A rolling update has two for a while. The lock belongs to a connection, so it falls with its holder.
+A rolling update has two for a while. The lock belongs to a connection, so it falls with its holder; and
+with a holder of whom nothing is heard, since a proxy between may keep a dead one's connection open.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from deployments.data.cutting import cut_after
 
 LOCK = 6_374_120_004
 _TIMEOUT_S = 3.0
+# A holder asks every second; PostgreSQL ends the session of one that is silent for so long.
+SILENT_S = 15
 
 
 class Leadership:
@@ -48,6 +51,8 @@ class Leadership:
                 connect_timeout=int(_TIMEOUT_S),
                 application_name="medrec-custodian-lock",
             )
+            with cut_after(self._connection, _TIMEOUT_S):
+                await self._connection.execute(f"SET idle_session_timeout = '{SILENT_S}s'".encode())
         # Taken again by its holder it would count twice, and nobody would give it back twice.
         lock = "true" if self.is_held else f"pg_try_advisory_lock({LOCK})"
         query = f"SELECT pg_is_in_recovery(), {lock}".encode()

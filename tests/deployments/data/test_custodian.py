@@ -13,6 +13,7 @@ import pytest
 from configs.args import DataArgs
 from deployments.cell.state import Home
 from deployments.data import custodian as module
+from deployments.data import leadership as leading
 from deployments.data.audit.chain import Audit
 from deployments.data.audit.sweep import Watch
 from deployments.data.blobs.keeping import Keeper
@@ -116,6 +117,20 @@ async def test_who_loses_the_connection_has_lost_the_lead_and_may_win_it_again(
             break
         await asyncio.sleep(0.05)
     assert leadership.is_held
+
+
+async def test_a_holder_of_whom_nothing_is_heard_loses_the_lead_though_its_connection_stays_open(
+    leadership: Leadership, dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "SILENT_S", 1)
+    assert await leadership.held()
+    other = Leadership(dsns[0])
+    began = time.monotonic()
+    while not await other.held():
+        assert time.monotonic() - began < 20
+        await asyncio.sleep(0.1)
+    assert not await leadership.held()
+    await other.close()
 
 
 async def test_a_frozen_database_ends_the_lead_in_seconds_and_it_comes_back_by_itself(
