@@ -119,7 +119,7 @@ class Database(Strict):
         default=20, description="Seconds that a leader's lease lasts without renewal."
     )
     loop_wait_s: Annotated[int, Field(ge=1)] = Field(
-        default=8,
+        default=10,
         description="Seconds between two looks of Patroni. The lease was renewed up to so long before "
         "its leader was lost: a longer wait means a shorter way to its end, and later looks.",
     )
