@@ -15,7 +15,7 @@ from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment, Limi
 from deployments.edge.drills.faults import FAULTS, Fault, end_emergency
 from deployments.edge.drills.scene import Cast, Scene
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
 COPY_S = 30.0
 ON_A_PLAIN_SITE = [name for name, fault in FAULTS.items() if fault.need in ("", "namespaces")]
@@ -99,7 +99,6 @@ def test_what_is_left_goes_on_until_nothing_is_and_no_acknowledged_write_is_lost
     assert any("emergency: no cell has answered" in words for words in gone.decisions)
 
 
-@pytest.mark.site
 @pytest.mark.parametrize("name", ON_A_PLAIN_SITE)
 def test_every_fault_keeps_its_limits_and_the_site_heals(
     site: SiteProcess, name: str, tmp_path: Path

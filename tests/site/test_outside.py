@@ -12,7 +12,7 @@ from deployments.edge.drills import load
 from deployments.edge.drills.load import client_of
 from deployments.site.ground import namespaces_are_possible
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
 
 def strayed(site: SiteProcess) -> dict[str, list[str]]:
@@ -28,7 +28,6 @@ def test_zz_no_host_tried_to_reach_anything_outside_the_site(site: SiteProcess) 
     assert strayed(site) == {}
 
 
-@pytest.mark.site
 def test_an_mvp_site_works_without_a_cloud_and_tries_to_reach_nothing(tmp_path: Path) -> None:
     if not namespaces_are_possible():
         pytest.skip("every host is a network namespace: needs root on Linux")
