@@ -144,11 +144,6 @@ def _once(
     site: SiteProcess, fault: Fault, options: FailoverOptions, journal: Journal, tell: Any
 ) -> None:
     hold_s = options.hold_s or HOLD_S.get(fault.name, DEFAULT_HOLD_S)
-    limits = Limits(
-        plain_s=PLAIN_LIMITS.get(fault.name),
-        database_s=DATABASE_WORST_S,
-        emergency_s=EMERGENCY_S,
-    )
     site.scene.wait_whole(experiment.WHOLE_TIMEOUT_S)
     try:
         found = experiment.run(
@@ -158,7 +153,7 @@ def _once(
             tell=tell,
             hold_s=hold_s,
             pace=pace_of(fault),
-            limits=limits,
+            limits=limits_of(fault),
         )
     except CellError as error:
         tell(f"{fault.name}: {error}")
@@ -176,6 +171,15 @@ def _once(
 def pace_of(fault: Fault) -> Pace:
     """The load of a run: where emergency is expected, it is asked for."""
     return Pace(mode_s=0.25) if fault.survivors == "emergency" else Pace()
+
+
+def limits_of(fault: Fault) -> Limits:
+    """What a run of the fault must keep."""
+    return Limits(
+        plain_s=PLAIN_LIMITS.get(fault.name),
+        database_s=DATABASE_WORST_S,
+        emergency_s=EMERGENCY_S,
+    )
 
 
 def _sum_up(draft: Draft, journal: Journal, options: FailoverOptions) -> None:

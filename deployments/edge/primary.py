@@ -43,6 +43,11 @@ class Move:
     reason: str
 
 
+def leader_of(members: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The primary among Patroni's members; None while there is none."""
+    return next((name for name, member in members.items() if member.get("role") in LEADS), None)
+
+
 def move_for_room(
     members: Mapping[str, Mapping[str, Any]], disks: Mapping[str, Disk]
 ) -> Move | None:
@@ -51,7 +56,7 @@ def move_for_room(
     `members`: Patroni's, by name; `disks`: those that are known now. Only a synchronous standby is
     fit: it has every acknowledged write.
     """
-    leader = next((n for n, m in members.items() if m.get("role") in LEADS), None)
+    leader = leader_of(members)
     if leader is None or (disk := disks.get(leader)) is None or not disk.is_short:
         return None
     for name, member in members.items():

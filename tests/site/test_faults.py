@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.failover import DATABASE_WORST_S, EMERGENCY_S, PLAIN_LIMITS, pace_of
+from benchmarks.failover import limits_of, pace_of
 from benchmarks.failover_site import SiteProcess
 from deployments.edge.drills import experiment
-from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment, Limits
-from deployments.edge.drills.faults import FAULTS, Fault, end_emergency
+from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment
+from deployments.edge.drills.faults import FAULTS, Fault, bring_back
 from deployments.edge.drills.scene import Cast, Scene
 
 pytestmark = [pytest.mark.cluster, pytest.mark.site]
@@ -39,11 +39,7 @@ def struck(
         tell=print,
         hold_s=hold_s,
         pace=pace_of(fault),
-        limits=Limits(
-            plain_s=PLAIN_LIMITS.get(fault.name),
-            database_s=DATABASE_WORST_S,
-            emergency_s=EMERGENCY_S,
-        ),
+        limits=limits_of(fault),
         heal_s=heal_s,
         whole=whole,
     )
@@ -73,11 +69,7 @@ def wait_for_the_copy(scene: Scene, cast: Cast) -> None:
 
 def restore_it(scene: Scene, cast: Cast) -> None:
     """It gets its power back, serves, and that ends the emergency; the first one stays away."""
-    scene.ask("restore", cast.serving)
-    scene.wait(
-        lambda: any(c["is_up"] and c["name"] == cast.serving for c in scene.told()["cells"]), 420
-    )
-    end_emergency(scene, cast)
+    bring_back(scene, cast, [cast.serving])
 
 
 def test_what_is_left_goes_on_until_nothing_is_and_no_acknowledged_write_is_lost(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,14 +60,15 @@ def _lose_both(scene: Scene, cast: Cast) -> None:
 
 
 def _restore_both(scene: Scene, cast: Cast) -> None:
-    for cell in scene.plan.site.cells:
+    bring_back(scene, cast, scene.plan.site.cells)
+
+
+def bring_back(scene: Scene, cast: Cast, cells: Sequence[str]) -> None:
+    """Give the cells their power back, wait until they are up, and end the emergency."""
+    for cell in cells:
         scene.ask("restore", cell)
-    scene.wait(lambda: all(c["is_up"] for c in scene.told()["cells"]), 420)
-    end_emergency(scene, cast)
-
-
-def end_emergency(scene: Scene, cast: Cast) -> None:
-    """A machine that was back before anybody decided needs no return."""
+    scene.wait(lambda: all(c["is_up"] for c in scene.told()["cells"] if c["name"] in cells), 420)
+    # A machine that was back before anybody decided needs no return.
     is_emergency = scene.told()["standing"]["mode"] == "emergency"
     kind: OrderKind = "return" if is_emergency else "serve"
     scene.inside.order(Order(kind, cast.serving, is_forced=True))

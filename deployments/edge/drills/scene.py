@@ -15,7 +15,7 @@ import psutil
 
 from deployments.cell.state import CellError
 from deployments.edge.decision import Order
-from deployments.edge.primary import LEADS, WELL
+from deployments.edge.primary import LEADS, WELL, leader_of
 from deployments.site import control
 from deployments.site.here import Place
 from deployments.site.inside import Inside
@@ -93,17 +93,17 @@ class Scene:
         """Who plays which part now. Raises `CellError` where a part is missing."""
         told = self.told()
         members = self.inside.cluster()
-        leaders = [name for name, m in members.items() if m.get("role") in LEADS]
+        leader = leader_of(members)
         followers = [name for name, m in members.items() if m.get("role") == "sync_standby"]
         serving = told["standing"]["serving"]
-        if not leaders or not serving:
+        if leader is None or not serving:
             raise CellError("the site has no primary, or nobody serves")
         cells = self.plan.site.cells
         edges = [edge.name for edge in self.plan.edges]
         return Cast(
             serving=serving[0],
             other=next((c for c in cells if c != serving[0]), None),
-            primary=leaders[0],
+            primary=leader,
             standby=followers[0] if followers else None,
             active_edge=told["edge"],
             other_edge=next((e for e in edges if e != told["edge"]), None),
@@ -162,9 +162,10 @@ class Scene:
         is_home = told["standing"]["serving"] == [first] and not told["standing"]["retired"]
         if not is_home:
             self.inside.order(Order("serve", first))
-        roles = {name: member.get("role") for name, member in self.inside.cluster().items()}
-        if others and roles.get(first) == "sync_standby":
-            leader = next(name for name, role in roles.items() if role in LEADS)
+        members = self.inside.cluster()
+        leader = leader_of(members)
+        stands_by = members.get(first, {}).get("role") == "sync_standby"
+        if others and stands_by and leader is not None:
             self.inside.switch_over(leader, first)
             is_home = False
         if not is_home and self.wait_whole(timeout_s) is None:
