@@ -10,13 +10,17 @@ UV     := 0.13.9
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
+# Compiled once: a cell starts some twenty Python processes, and where nobody may write byte code each of
+# them would compile Ray and FastAPI again, which takes longer than all else that they do.
 install: $(VENV)/.installed system  ## a virtual environment with the pinned packages
+	@$(BIN)/python -m compileall -q serve_app deployments models configs benchmarks tests
+
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo 'Python 3.11 to 3.13 is needed; name one with: make PYTHON=python3.11 …'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -14,6 +14,8 @@ from tests.reliability.drill import MODEL, Drill, Outcome, chat, chats, language
 pytestmark = pytest.mark.cluster
 
 WITHIN_S = 2.0
+# Of so many one engine alone cannot have all: its share is bounded (deployments/ai/affinity.py).
+CHATS = 14
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ async def test_a_killed_engine_ends_its_streams_with_an_error_and_a_new_one_answ
     drill = two_engines
     victim, survivor = sorted(drill.pids(MODEL))
     async with chats(drill.cell) as client:
-        tasks = await start(client, 10, tokens=1000)
+        tasks = await start(client, CHATS, tokens=1000)
         assert not any(task.done() for task in tasks)
         killed_s = drill.kill(victim)
         after = await chat(client, 100, tokens=5)
@@ -94,7 +96,7 @@ async def test_a_killed_api_replica_closes_its_connections_and_the_other_one_ser
     drill = two_engines
     victim = min(drill.pids("api"))
     async with chats(drill.cell) as client:
-        tasks = await start(client, 10, tokens=1000)
+        tasks = await start(client, CHATS, tokens=1000)
         assert not any(task.done() for task in tasks)
         killed_s = drill.kill(victim)
         # What reaches the dying process in this very moment is lost with it, like the streams.
