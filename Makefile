@@ -57,10 +57,10 @@ types:
 # itself, one test at a time.
 unit:
 	$(BIN)/python -m pytest -q -m "not cluster" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
-	$(BIN)/python -m pytest -m "cluster and not site" --durations=10
+	$(BIN)/python -m pytest -m "cluster and not slow" --durations=10
 
-test-site: install  ## what is too slow for `make test`: every fault of a whole site; as root on Linux, about an hour
-	$(BIN)/python -m pytest -m site --durations=0
+test-site: install  ## every fault of a whole site, and what else is too slow for `make test`; as root on Linux, about an hour
+	$(BIN)/python -m pytest -m "site or slow" --durations=0
 
 bench: install   ## short benchmarks; the platform must be running for `chat`
 	$(BIN)/python -m benchmarks capacity

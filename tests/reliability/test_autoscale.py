@@ -9,7 +9,7 @@ import pytest
 
 from tests.reliability.drill import MODEL, Drill, Outcome, chats, language, start
 
-pytestmark = [pytest.mark.cluster, pytest.mark.site]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def eager(config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from deployments.memory import resident_gb
 from tests.reliability.drill import MODEL, Drill, chat, chats
 
-pytestmark = [pytest.mark.cluster, pytest.mark.site]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOM_GB = 1.0
 GROWER = "tests.reliability.grower:build"

@@ -25,7 +25,7 @@ from deployments.site.models.switching import switch
 from tests.conftest import medrec
 from tests.reliability.drill import MODEL, Drill, Outcome, chat, chats, language
 
-pytestmark = [pytest.mark.cluster, pytest.mark.site]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 CLIENTS = 4
 WEIGHTS = PROJECT_ROOT / "models" / "weights" / MODEL

@@ -91,6 +91,7 @@ def test_what_is_left_goes_on_until_nothing_is_and_no_acknowledged_write_is_lost
     assert any("emergency: no cell has answered" in words for words in gone.decisions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_A_PLAIN_SITE)
 def test_every_fault_keeps_its_limits_and_the_site_heals(
     site: SiteProcess, name: str, tmp_path: Path

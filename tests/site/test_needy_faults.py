@@ -12,7 +12,7 @@ from deployments.edge.drills.faults import FAULTS
 from deployments.site.ground import namespaces_are_possible
 from tests.site.test_faults import LONG_S, struck
 
-pytestmark = [pytest.mark.cluster, pytest.mark.site]
+pytestmark = [pytest.mark.cluster, pytest.mark.site, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", ["disk-full", "clock-jump"])

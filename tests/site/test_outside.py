@@ -28,6 +28,7 @@ def test_zz_no_host_tried_to_reach_anything_outside_the_site(site: SiteProcess) 
     assert strayed(site) == {}
 
 
+@pytest.mark.slow
 def test_an_mvp_site_works_without_a_cloud_and_tries_to_reach_nothing(tmp_path: Path) -> None:
     if not namespaces_are_possible():
         pytest.skip("every host is a network namespace: needs root on Linux")

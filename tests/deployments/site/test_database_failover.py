@@ -35,7 +35,7 @@ from tests.conftest import memory_folder
 from tests.deployments.site.authority import certify
 
 # The faults of a whole site (tests/site) do the same over HTTP; these look at the servers.
-pytestmark = [pytest.mark.cluster, pytest.mark.site]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 _STEP_S = 90.0
 
