@@ -181,6 +181,8 @@ def _settings(site_plan: Plan, host: HostPlan) -> dict[str, str]:
         "max_replication_slots": "10",
         # A standby that is away for longer is cloned again; the disk is worth more.
         "max_slot_wal_keep_size": "16GB" if site_plan.ground == "hosts" else "1GB",
+        # The emergency copy's slot outlives its server's turn as primary, and would hold its log then.
+        "idle_replication_slot_timeout": "1d",
         "wal_keep_size": "512MB" if site_plan.ground == "hosts" else "64MB",
         # A frozen standby holds commits up for this long, then Patroni takes it out.
         "wal_sender_timeout": "8s",
