@@ -51,6 +51,11 @@ class SiteProcess:
         self._stop()
 
     @property
+    def home(self) -> Home:
+        """The home of the site's owner; each host has its own below it."""
+        return self._home
+
+    @property
     def scene(self) -> Scene:
         """The running site."""
         assert self._scene is not None

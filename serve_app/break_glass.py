@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,13 +9,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray.util.metrics import Counter
 
-from deployments.data.errors import Invalid, Unsupported
+from deployments.data.errors import Invalid
 from deployments.data.records.break_glass import MAX_COUNT, MAX_REASON, MIN_REASON, BreakGlass
 from deployments.data.records.grants import Grant as Granted
+from serve_app import paging
 from serve_app.auth import bodies, described
 from serve_app.auth.guard import caller_of
 
-_COUNT = 50
 _NO_NUL = r"^[^\x00]*$"
 
 
@@ -124,9 +123,9 @@ def _add_list(router: APIRouter, break_glass: BreakGlass) -> None:
         openapi_extra={"parameters": _LIST_PARAMETERS},
     )
     async def list_grants(request: Request) -> Response:
-        reviewed, count, cursor = _asked(request)
+        reviewed, page = _asked(request)
         grants, further = await break_glass.listed(
-            caller_of(request.scope), reviewed=reviewed, count=count, cursor=cursor
+            caller_of(request.scope), reviewed=reviewed, count=page.count, cursor=page.cursor
         )
         return bodies.answer(GrantList(grants=[_shown(each) for each in grants], next=further))
 
@@ -172,22 +171,13 @@ def _shown(grant: Granted) -> GrantShown:
     )
 
 
-def _asked(request: Request) -> tuple[bool | None, int, str | None]:
-    """`reviewed`, `count` and `cursor`; anything else is refused, not ignored."""
-    given = request.query_params.multi_items()
-    values = dict(given)
-    if unknown := set(values) - {"reviewed", "count", "cursor"}:
-        shown = sorted(name for name in unknown if re.fullmatch(r"[a-z_]{1,32}", name))
-        raise Unsupported("This parameter is not offered.", param=shown[0] if shown else None)
-    if len(given) != len(values):
-        raise Invalid("A parameter is given more than once.")
-    word = values.get("reviewed")
+def _asked(request: Request) -> tuple[bool | None, paging.Asked]:
+    """Whether reviewed ones are wanted, others or both, and the page."""
+    page = paging.asked(request, "reviewed", most=MAX_COUNT)
+    word = page.others.get("reviewed")
     if word not in (None, "true", "false"):
         raise Invalid("reviewed takes true or false.", param="reviewed")
-    text = values.get("count", str(_COUNT))
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_COUNT:
-        raise Invalid(f"count takes 1 to {MAX_COUNT}.", param="count")
-    return None if word is None else word == "true", int(text), values.get("cursor")
+    return None if word is None else word == "true", page
 
 
 _ID = {
@@ -205,13 +195,7 @@ _IDEMPOTENCY_KEY = {
 }
 _LIST_PARAMETERS = [
     {"name": "reviewed", "in": "query", "required": False, "schema": {"type": "boolean"}},
-    {
-        "name": "count",
-        "in": "query",
-        "required": False,
-        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": _COUNT},
-    },
-    {"name": "cursor", "in": "query", "required": False, "schema": {"type": "string"}},
+    *paging.parameters(MAX_COUNT),
 ]
 _MEANINGS = {
     412: "Several patients have this identifier.",

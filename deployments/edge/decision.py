@@ -14,6 +14,7 @@ from typing import Literal
 Mode = Literal["normal", "emergency"]
 Action = Literal["keep", "wait", "serve", "retire", "emergency", "refuse"]
 OrderKind = Literal["serve", "both", "drain", "emergency", "return"]
+_HEARD_HOLDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class CloudSeen:
 class Seen:
     """What one edge sees. `now` is Unix time; cells with the primary first.
 
-    `is_active`: this edge has the clients' address. `others_reach`: cells that the other edge reaches.
+    `is_active`: this edge has the clients' address; `follows`: the other has it, and was heard lately.
+    `others_reach`: cells that the other edge reaches.
     """
 
     now: float
@@ -50,6 +52,7 @@ class Seen:
     cloud: CloudSeen | None = None
     is_active: bool = True
     others_reach: frozenset[str] = frozenset()
+    follows: bool = False
 
     def cell(self, name: str) -> CellSeen | None:
         """The cell of that name."""
@@ -58,11 +61,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Figures of the site file: seconds, and the promised age of the copy."""
+    """Figures of the site file: seconds, and the promised age of the copy.
+
+    `both`: HAProxy is rendered for both cells at once, none a backup of the other.
+    """
 
     hold_s: float
     unfit_hold_s: float
     copy_limit_s: float
+    both: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Standing:
     """How things stand. `drained`: by an operator; `retired`: lost once, and not yet called back.
 
     `has_served`: a cell has been seen to serve. A site that only starts is no emergency.
+    `ordered`: by an operator, which goes before whatever an edge has decided by itself.
     """
 
     mode: Mode
@@ -81,6 +89,7 @@ class Standing:
     silent_since: float | None = None
     number: int = 0
     has_served: bool = False
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,39 @@ def first(cells: Sequence[str], *, both: bool, now: float) -> Standing:
 
 def decide(standing: Standing, seen: Seen, rules: Rules) -> Decision:
     """What to do now. `keep` and `wait` leave the standing's number as it is."""
+    found = _decided(standing, seen, rules)
+    if seen.follows and found.standing.number != standing.number:
+        # What is lost to this edge alone, whom no client asks, is not lost.
+        waiting = replace(standing, silent_since=standing.silent_since or seen.now)
+        return Decision("wait", f"{found.reason}: the edge that has the address decides", waiting)
+    return found
+
+
+def gives_up(standing: Standing, seen: Seen, rules: Rules) -> bool:
+    """Whether the clients' address is better off at the other edge: that one alone reaches a cell."""
+    return (
+        standing.mode == "normal"
+        and seen.is_active
+        and bool(seen.others_reach)
+        and not any(cell.is_up for cell in seen.cells)
+        and standing.silent_since is not None
+        and seen.now - standing.silent_since >= rules.hold_s
+    )
+
+
+def is_kept(own: Standing, told: Standing, seen: Seen) -> bool:
+    """Whether things stand as `own` has it though the other edge has decided more, as `told` has it.
+
+    An order goes before all, and so does the edge that the clients ask. Else what serves here, answers
+    and has served since before the other one changed its mind goes on.
+    """
+    is_served = bool(own.serving) and all(
+        (cell := seen.cell(name)) is not None and cell.is_up for name in own.serving
+    )
+    return is_served and not told.ordered and not seen.follows and own.since <= told.since
+
+
+def _decided(standing: Standing, seen: Seen, rules: Rules) -> Decision:
     if standing.mode == "emergency":
         return _in_emergency(standing, seen)
     up = [c for c in standing.serving if (cell := seen.cell(c)) is not None and cell.is_up]
@@ -145,14 +187,43 @@ def _instead(standing: Standing, seen: Seen, rules: Rules, lost: frozenset[str])
         left_s = rules.unfit_hold_s - silent_s
         reason = f"{gone}; {cell.name} is not fit yet: {faults}; it has {left_s:.0f} s more"
         return Decision("wait", reason, waiting)
-    if heard := [cell.name for cell in seen.cells if cell.is_heard]:
-        # A machine that is overrun is not lost: emergency would take away what still works.
-        return Decision("wait", f"{_and(heard)} fails its checks, but is heard", waiting)
+    for cell in seen.cells:
+        if cell.is_up and cell.name in standing.drained:
+            return _drained_serves(cell, gone, silent_s, waiting, seen, rules, lost)
+    heard = [c.name for c in seen.cells if c.is_heard and c.name not in standing.drained]
+    heard_hold_s = _HEARD_HOLDS * rules.unfit_hold_s
+    if heard and silent_s < heard_hold_s:
+        # A machine that is overrun is not lost: emergency would take away what still works. One whose
+        # models do not load is heard as well, and for ever.
+        left_s = heard_hold_s - silent_s
+        reason = f"{_and(heard)} fails its checks, but is heard; it has {left_s:.0f} s more"
+        return Decision("wait", reason, waiting)
     if not standing.has_served:
         return Decision("wait", "no cell has served yet: the site is being started", waiting)
     if silent_s < rules.hold_s:
         return Decision("wait", f"no cell answers, for {silent_s:.1f} s now", waiting)
     return _to_emergency(waiting, seen, rules, f"no cell has answered for {silent_s:.0f} s")
+
+
+def _drained_serves(
+    cell: CellSeen,
+    gone: str,
+    silent_s: float,
+    waiting: Standing,
+    seen: Seen,
+    rules: Rules,
+    lost: frozenset[str],
+) -> Decision:
+    """Nobody else is left: a cell that was drained, for maintenance that is over or by a UPS, serves."""
+    hold_s = rules.unfit_hold_s if cell.faults else rules.hold_s
+    faults = "".join(f"; {fault}" for fault in cell.faults)
+    if silent_s < hold_s:
+        left_s = hold_s - silent_s
+        reason = f"{gone}; {cell.name} answers, but was drained{faults}; it has {left_s:.0f} s more"
+        return Decision("wait", reason, waiting)
+    reason = f"{gone} for {silent_s:.0f} s; {cell.name} serves although it was drained{faults}"
+    called_back = replace(waiting, drained=waiting.drained - {cell.name})
+    return _moved("serve", reason, called_back, seen, (cell.name,), lost)
 
 
 def _to_emergency(standing: Standing, seen: Seen, rules: Rules, why: str) -> Decision:
@@ -161,8 +232,8 @@ def _to_emergency(standing: Standing, seen: Seen, rules: Rules, why: str) -> Dec
         return Decision("wait", f"{why}, and this site has no emergency cell", standing)
     if not cloud.is_up:
         return Decision("wait", f"{why}, and the emergency cell does not answer either", standing)
-    if seen.others_reach:
-        reach = _and(sorted(seen.others_reach))
+    if theirs := seen.others_reach - standing.drained:
+        reach = _and(sorted(theirs))
         return Decision("wait", f"{why}, but the other edge reaches {reach}", standing)
     if not seen.is_active:
         return Decision("wait", f"{why}; the edge that has the address decides", standing)
@@ -175,6 +246,7 @@ def _to_emergency(standing: Standing, seen: Seen, rules: Rules, why: str) -> Dec
         retired=standing.retired | {cell.name for cell in seen.cells},
         silent_since=None,
         number=standing.number + 1,
+        ordered=False,
     )
     return Decision("emergency", after.reason, after)
 
@@ -209,13 +281,20 @@ def obey(standing: Standing, seen: Seen, order: Order, rules: Rules) -> Decision
             rules,
             "an operator ordered emergency",
         )
-        return decision if decision.action == "emergency" else _refused(standing, decision.reason)
+        if decision.action != "emergency":
+            return _refused(standing, decision.reason)
+        return replace(decision, standing=replace(decision.standing, ordered=True))
     if order.kind == "drain":
         return _drain(standing, seen, order)
     if standing.mode == "emergency" and order.kind != "return":
         return _refused(standing, "emergency goes on: `medrec site return` ends it")
     if standing.mode == "normal" and order.kind == "return":
         return _refused(standing, "this is no emergency: `medrec site handover` moves traffic")
+    if order.kind == "both" and not rules.both:
+        return _refused(
+            standing,
+            "one cell is the other's backup here: set `failover.serving: both`, render, reload",
+        )
     wanted = known if order.kind == "both" else [order.cell]
     if problem := _unfit(seen, wanted, forced=order.is_forced):
         return _refused(standing, problem)
@@ -232,6 +311,7 @@ def obey(standing: Standing, seen: Seen, order: Order, rules: Rules) -> Decision
         retired=(standing.retired & before) if order.kind != "return" else frozenset(),
         silent_since=None,
         number=standing.number + 1,
+        ordered=True,
     )
     return Decision("serve", reason, after)
 
@@ -257,6 +337,7 @@ def _drain(standing: Standing, seen: Seen, order: Order) -> Decision:
         drained=standing.drained | {order.cell},
         retired=standing.retired - set(serving),
         number=standing.number + 1,
+        ordered=True,
     )
     return Decision("serve", reason, after)
 
@@ -287,6 +368,7 @@ def _moved(
         retired=(standing.retired | lost) - set(serving),
         silent_since=None,
         number=standing.number + 1,
+        ordered=False,
     )
     return Decision(action, reason, after)
 
@@ -298,16 +380,16 @@ def _refused(standing: Standing, reason: str) -> Decision:
 ServerState = Literal["ready", "drain"]
 
 
-def server_states(standing: Standing, seen: Seen) -> dict[str, ServerState]:
-    """The state that HAProxy should have of each server.
+def server_states(standing: Standing, seen: Seen, *, both: bool = False) -> dict[str, ServerState]:
+    """The state that HAProxy should have of each server; `both` as in `Rules`.
 
     A cell that stands by is ready (HAProxy's `backup`) as long as it is fit, so that no decision is
-    waited for when the one that serves is lost.
+    waited for when the one that serves is lost. Where none is a backup it would draw its share.
     """
     states: dict[str, ServerState] = {}
     for cell in seen.cells:
         kept_out = cell.name in standing.drained or cell.name in standing.retired
-        stands_by = not kept_out and not cell.faults
+        stands_by = not kept_out and not cell.faults and not both
         serves = cell.name in standing.serving or (stands_by and _may_back_up(cell, standing, seen))
         states[cell.name] = "ready" if standing.mode == "normal" and serves else "drain"
     if seen.cloud is not None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Patroni's words for a primary, and for a server that is as it should be.
+# Patroni's words for a primary, for who may become one, and for a server that is as it should be.
 LEADS = ("leader", "primary", "master")
+MAY_LEAD = ("sync_standby", "quorum_standby")
 WELL = ("running", "streaming")
 _MIB = 2**20
 
@@ -60,7 +61,7 @@ def move_for_room(
     if leader is None or (disk := disks.get(leader)) is None or not disk.is_short:
         return None
     for name, member in members.items():
-        is_fit = member.get("role") == "sync_standby" and member.get("state") in WELL
+        is_fit = member.get("role") in MAY_LEAD and member.get("state") in WELL
         room = disks.get(name)
         if is_fit and room is not None and room.has_room:
             left = f"{disk.free / _MIB:.0f} MiB"

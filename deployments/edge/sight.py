@@ -12,13 +12,15 @@ from typing import Any
 
 from configs.site import Site
 from deployments.edge.decision import CellSeen, CloudSeen, Seen
-from deployments.edge.primary import WELL, Disk
+from deployments.edge.primary import LEADS, MAY_LEAD, WELL, Disk
 from deployments.edge.runtime import ServerSeen
 
 # A cell writes its condition every few seconds; what is older than this says nothing.
 STALE_S = 30.0
-# A condition is asked for every two seconds, and may take longer to come than a check may.
-HEARD_S = 5.0
+# A condition is asked for two seconds after the last, and may take four to come (looking.py).
+HEARD_S = 6.5
+# The other edge is asked every second.
+OTHER_S = 5.0
 
 
 @dataclass(slots=True)
@@ -75,7 +77,8 @@ class Sight:
             )
             for n in self.site.cells
         )
-        return Seen(time.time(), cells, cloud, self.is_active, self._others_reach())
+        follows = not self.is_active and self.other_is_active
+        return Seen(time.time(), cells, cloud, self.is_active, self._others_reach(), follows)
 
     def faults(self, name: str) -> tuple[str, ...]:
         """Why a cell is not fit to take over, a sentence each."""
@@ -83,8 +86,10 @@ class Sight:
         if condition is None:
             return ("its condition is not known",)
         found = [f"model {m} is faulty: {why}" for m, why in _faulty_models(condition).items()]
-        missing = _number(condition.get("blobs"), "missing")
-        if missing:
+        blobs = condition.get("blobs")
+        # What the other cell lacks as well is no reason to stay with it.
+        missing = _number(blobs, "missing") - _number(blobs, "lost")
+        if missing > 0:
             found.append(f"{missing:.0f} documents are missing on it")
         if (lag := self._lag_fault(name)) is not None:
             found.append(lag)
@@ -124,11 +129,18 @@ class Sight:
         member = members.get(name)
         if member is None or member.get("state") not in WELL:
             return None if len(members) == 1 else "its database does not follow the primary"
+        if len(members) > 1 and member.get("role") not in (*LEADS, *MAY_LEAD):
+            return "its database is not synchronous yet, and may not take over"
         lag_s, limit_s = self.lags_s().get(name, 0.0), self.site.database.lag_limit_ms / 1000
         return f"its database is {lag_s:.1f} s behind" if lag_s > limit_s else None
 
+    @property
+    def other_is_active(self) -> bool:
+        """Whether the other edge was heard lately, and has the clients' address."""
+        return (self.other.fresh(OTHER_S) or {}).get("active") is True
+
     def _others_reach(self) -> frozenset[str]:
-        told = self.other.fresh(5.0) or {}
+        told = self.other.fresh(OTHER_S) or {}
         return frozenset(told.get("reaches", ()))
 
 

@@ -11,6 +11,8 @@ import json
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ from deployments.edge.decision import (
     Standing,
     decide,
     first,
+    gives_up,
+    is_kept,
     obey,
     server_states,
 )
 from deployments.edge.looking import LAP_S, Looker
 from deployments.edge.primary import Move, move_for_room
-from deployments.edge.sight import Sight
+from deployments.edge.sight import OTHER_S, Sight
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.plan import HostPlan, Plan
 
@@ -60,9 +64,14 @@ class Steward:
         self._move: asyncio.Task[None] | None = None
         self._moved_at: float | None = None
         failover = plan.site.failover
-        self.rules = Rules(failover.hold_s, failover.unfit_hold_s, plan.site.emergency.copy_limit_s)
+        self.rules = Rules(
+            failover.hold_s,
+            failover.unfit_hold_s,
+            plan.site.emergency.copy_limit_s,
+            both=failover.serving == "both",
+        )
         self.standing = self._read() or first(
-            plan.site.cells, both=failover.serving == "both", now=time.time()
+            plan.site.cells, both=self.rules.both, now=time.time()
         )
 
     async def run(self) -> None:
@@ -71,7 +80,10 @@ class Steward:
         try:
             while True:
                 began = time.monotonic()
-                await self._lap()
+                try:
+                    await self._lap()
+                except Exception:  # what one lap meets is no reason to decide nothing any more
+                    _log.exception("steward: a lap failed")
                 await asyncio.sleep(max(0.05, LAP_S - (time.monotonic() - began)))
         finally:
             if self._move is not None:
@@ -117,6 +129,9 @@ class Steward:
             return  # HAProxy has not answered: nothing is known, and nothing could be done.
         async with self._turn:
             self._take(decide(self.standing, seen, self.rules))
+        if gives_up(self.standing, seen, self.rules):
+            with self._going_on():
+                await asyncio.to_thread(self.own.gives_up.touch)
         await self._act(seen)
         if seen.is_active:
             self._make_room()
@@ -164,13 +179,30 @@ class Steward:
             self._untold.popleft()
 
     def _learn(self) -> None:
-        """Follow the other edge where it has decided more: an order, or while this one was away."""
-        told = (self.sight.other.fresh(5.0) or {}).get("standing")
-        if isinstance(told, dict) and int(told.get("number", 0)) > self.standing.number:
-            self.standing = _loaded(told)
-            self._write(
-                "learn", f"as {self.sight.other.value['edge']} has it: {self.standing.reason}"
-            )
+        """Agree with the other edge, where it has decided more: on its word, or on this edge's own."""
+        value = self.sight.other.fresh(OTHER_S) or {}
+        try:
+            told, other = _loaded(value["standing"]), str(value["edge"])
+        except (KeyError, TypeError, AttributeError):
+            return  # Nothing was told, or nothing that can be read.
+        own, seen = self.standing, self.sight.seen()
+        if told.number > own.number:
+            keeps = is_kept(own, told, seen)
+        elif told.number == own.number and _how(told) != _how(own):
+            # Both decided at once. One of them counts on, and the other takes that over.
+            same = seen.is_active == self.sight.other_is_active
+            keeps = self.own.name < other if same else seen.is_active
+            if not keeps:
+                return
+        else:
+            return
+        if keeps:
+            self.standing = replace(own, number=told.number + 1)
+            self._write("keep", f"{other} had it otherwise ({told.reason}): {own.reason}")
+        else:
+            has_served = told.has_served or own.has_served
+            self.standing = replace(told, has_served=has_served)
+            self._write("learn", f"as {other} has it: {told.reason}")
 
     def _take(self, decision: Decision) -> None:
         self.last = decision
@@ -186,7 +218,7 @@ class Steward:
     async def _act(self, seen: Seen) -> None:
         """Bring HAProxy, and the emergency cell, to how things stand."""
         try:
-            states = server_states(self.standing, seen)
+            states = server_states(self.standing, seen, both=self.rules.both)
             changes = await asyncio.to_thread(
                 runtime.bring_about, self.own.haproxy_socket, await self._opened(states)
             )
@@ -232,13 +264,23 @@ class Steward:
         values = {**_dumped(self.standing), "at": time.time(), "action": action, "reason": reason}
         self._keep()
         log = self._file("decisions.jsonl")
-        lines = (
-            log.read_text(encoding="utf-8").splitlines()[-_KEPT_DECISIONS:] if log.exists() else []
-        )
-        replace_file(log, "\n".join([*lines, json.dumps(values), ""]).encode())
+        with self._going_on():
+            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+            lines = [*lines[-_KEPT_DECISIONS:], json.dumps(values), ""]
+            replace_file(log, "\n".join(lines).encode())
 
     def _keep(self) -> None:
-        replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
+        with self._going_on():
+            replace_file(self._file("standing.json"), json.dumps(_dumped(self.standing)).encode())
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """A disk that is full or read-only costs the memory of what was decided, not the deed."""
+        try:
+            yield
+        except (OSError, UnicodeDecodeError) as error:
+            self.counts["unwritten"] += 1
+            _log.error("steward: not written: %s", error)
 
     def _read(self) -> Standing | None:
         try:
@@ -248,6 +290,11 @@ class Steward:
 
     def _file(self, name: str) -> Path:
         return self.own.folder / name
+
+
+def _how(standing: Standing) -> tuple[object, ...]:
+    """What clients and operators notice of it."""
+    return standing.mode, standing.serving, standing.drained, standing.retired
 
 
 def _dumped(standing: Standing) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a steward answers to the other hosts of the site: status, orders, Prometheus text.
 
-HTTPS with certificates of the site's hosts on both ends; the port is not for clients.
+HTTPS with certificates of the site's hosts on both ends; the port is not for clients. Whoever has one
+may look; cells and edges alone give orders.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.args import Strict
 from deployments.edge.decision import Order, OrderKind
@@ -23,6 +25,7 @@ from deployments.edge.steward import Steward
 from deployments.edge.steward_metrics import StewardCollector
 
 _MAX_BODY = 4096
+_PEER = "peer"
 
 
 class OrderBody(Strict):
@@ -41,7 +44,11 @@ def create_app(steward: Steward) -> Starlette:
     async def status(request: Request) -> Response:
         return JSONResponse(steward.status())
 
+    hosts = {host.name for host in (*steward.plan.cells, *steward.plan.edges)}
+
     async def orders(request: Request) -> Response:
+        if request.scope.get("state", {}).get(_PEER) not in hosts:
+            return _problem(403, "Orders come from cells and edges.")
         body = await request.body()
         if len(body) > _MAX_BODY:
             return _problem(413, "An order is shorter than this.")
@@ -71,6 +78,16 @@ def _problem(status: int, detail: str) -> Response:
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
+class _Named(H11Protocol):
+    """Tells the application whose certificate the other end has, which uvicorn keeps to itself."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        subject = (transport.get_extra_info("peercert") or {}).get("subject", ())
+        names = [value for part in subject for key, value in part if key == "commonName"]
+        self.app_state = {**self.app_state, _PEER: names[0] if len(names) == 1 else None}
+
+
 def server(steward: Steward) -> uvicorn.Server:
     """The server of the application on the host's own address; `serve()` runs it."""
     own = steward.own
@@ -78,6 +95,7 @@ def server(steward: Steward) -> uvicorn.Server:
         create_app(steward),
         host=own.address,
         port=own.ports.steward,
+        http=_Named,
         ssl_certfile=str(own.tls / "host.crt"),
         ssl_keyfile=str(own.tls / "host.key"),
         ssl_ca_certs=str(own.tls / "ca.crt"),

@@ -9,9 +9,8 @@ from prometheus_client.registry import Collector
 
 from deployments.cell.disks import free_ratios
 from deployments.edge.steward import Steward
-from deployments.site.trust.renewal import certificate_ends, expiries
+from deployments.site.trust.renewal import certificate_ends
 
-_CERTIFICATES = ("host.crt", "edge.crt", "ca.crt", "crl.pem")
 MODES = ("normal", "emergency")
 
 
@@ -77,17 +76,9 @@ class StewardCollector(Collector):
         yield _disks(steward.own.name)
         yield _gauge(
             "medrec_certificate_ends_s",
-            "Unix time of a certificate's end.",
-            "certificate",
-            certificate_ends(steward.own.tls),
-        )
-        tls = steward.own.tls
-        ends = expiries(tls / name for name in _CERTIFICATES)
-        yield _gauge(
-            "medrec_certificate_ends_s",
             "Unix time at which the certificate or revocation list ends.",
             "certificate",
-            {path.name: end for path, end in ends.items()},
+            certificate_ends(steward.own.tls),
         )
 
     def _database(self, cells: Mapping[str, float]) -> Iterator[GaugeMetricFamily]:

@@ -21,6 +21,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("edge", "cell", "api_tls", "requests of clients"),
     ("cell", "cell", "api_tls", "blobs and models of the other cell"),
     ("edge", "emergency", "api_tls", "requests of clients in emergency"),
+    ("cell", "emergency", "api_tls", "keys of the site"),
     ("edge", "cell", "patroni", "who leads the database"),
     ("cell", "cell", "patroni", "who leads the database"),
     ("edge", "cell", "postgres_tls", "the emergency copy, and drills"),

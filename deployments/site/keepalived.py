@@ -1,4 +1,4 @@
-"""keepalived's files: the edges share an address by VRRP, and whose HAProxy is silent gives it up."""
+"""keepalived's files: the edges share an address by VRRP; who is silent or blind gives it up."""
 
 from __future__ import annotations
 
@@ -38,5 +38,7 @@ def keepalived_files(plan: Plan, host: HostPlan) -> Mapping[Path, str]:
         peers=[edge.address for edge in plan.edges if edge != host],
         shared=rules.address,
     )
-    check = filled("check_haproxy.sh.j2", address=LOOPBACK, port=host.ports.http)
+    check = filled(
+        "check_haproxy.sh.j2", address=LOOPBACK, port=host.ports.http, gives_up=host.gives_up
+    )
     return {host.keepalived_config: config, script: check}

@@ -104,6 +104,11 @@ class HostPlan:
         return self.folder / "keepalived" / "keepalived.conf"
 
     @property
+    def gives_up(self) -> Path:
+        """Touched by an edge's steward as long as the other edge should have the clients' address."""
+        return self.folder / "gives-up"
+
+    @property
     def passfile(self) -> Path:
         """libpq's passwords of the roles that the host's programs connect as (mode 0600)."""
         return self.folder / "pgpass"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response, WebSocket
 from pydantic import BaseModel
 
 from deployments.data.alerts.alerts import MAX_COUNT, Alerts
-from deployments.data.errors import Invalid, Unsupported
+from deployments.data.errors import Invalid
+from serve_app import paging
 from serve_app.alerts.shapes import AlertList, AlertRequest, AlertShown, shown
 from serve_app.alerts.stream import PROTOCOL, Streams
 from serve_app.auth import bodies, described
 from serve_app.auth.guard import caller_of
 from serve_app.errors import UpgradeRequired
-
-_COUNT = 50
 
 
 def alert_routes(alerts: Alerts, streams: Streams) -> APIRouter:
@@ -62,9 +60,9 @@ def _add_list(router: APIRouter, alerts: Alerts) -> None:
         openapi_extra={"parameters": _LIST_PARAMETERS},
     )
     async def list_alerts(request: Request) -> Response:
-        every, count, cursor = _asked(request)
+        every, page = _asked(request)
         found, further = await alerts.listed(
-            caller_of(request.scope), every=every, count=count, cursor=cursor
+            caller_of(request.scope), every=every, count=page.count, cursor=page.cursor
         )
         return bodies.answer(AlertList(alerts=[shown(each) for each in found], next=further))
 
@@ -129,22 +127,13 @@ def _add_acts(router: APIRouter, alerts: Alerts) -> None:
         return bodies.answer(shown(alert))
 
 
-def _asked(request: Request) -> tuple[bool, int, str | None]:
-    """`state`, `count` and `cursor`; anything else is refused, not ignored."""
-    given = request.query_params.multi_items()
-    values = dict(given)
-    if unknown := set(values) - {"state", "count", "cursor"}:
-        named = sorted(name for name in unknown if re.fullmatch(r"[a-z_]{1,32}", name))
-        raise Unsupported("This parameter is not offered.", param=named[0] if named else None)
-    if len(given) != len(values):
-        raise Invalid("A parameter is given more than once.")
-    state = values.get("state", "open")
+def _asked(request: Request) -> tuple[bool, paging.Asked]:
+    """Whether all are wanted or those that are open, and the page."""
+    page = paging.asked(request, "state", most=MAX_COUNT)
+    state = page.others.get("state", "open")
     if state not in ("open", "all"):
         raise Invalid("state takes open or all.", param="state")
-    text = values.get("count", str(_COUNT))
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_COUNT:
-        raise Invalid(f"count takes 1 to {MAX_COUNT}.", param="count")
-    return state == "all", int(text), values.get("cursor")
+    return state == "all", page
 
 
 _STREAM = (
@@ -179,13 +168,7 @@ _LIST_PARAMETERS = [
         "required": False,
         "schema": {"type": "string", "enum": ["open", "all"], "default": "open"},
     },
-    {
-        "name": "count",
-        "in": "query",
-        "required": False,
-        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": _COUNT},
-    },
-    {"name": "cursor", "in": "query", "required": False, "schema": {"type": "string"}},
+    *paging.parameters(MAX_COUNT),
 ]
 _UNPROCESSABLE = "Nobody can be called so, or the Idempotency-Key was used for another request."
 

@@ -50,7 +50,10 @@ def show(chosen: Path | None, *, as_json: bool) -> None:
     """The base backups, the oldest first, and how far each can be brought."""
     vault = Vault.whole(settings_at(chosen))
     rows = []
-    for each in manifest.every(vault):
+    found, unreadable = manifest.readable(vault)
+    for words in unreadable:
+        print(f"passed over: {words}", file=sys.stderr)
+    for each in found:
         entries = list(vault.entries(f"{each.system}/wal"))
         reach = wal.reach(entries, each.timeline, each.start_segment, each.segment_bytes)
         until = reach.until.isoformat(timespec="seconds") if reach.until else None

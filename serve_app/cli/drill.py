@@ -24,7 +24,7 @@ from deployments.edge.drills.scene import Scene
 from deployments.site import here
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.ground import CLIENT, enter
-from deployments.site.trust.renewal import expiries
+from deployments.site.trust.renewal import certificate_ends
 
 console = Console(highlight=False, soft_wrap=True)
 KEY_VARIABLE = "MEDREC_DRILL_KEY"
@@ -80,12 +80,10 @@ def _demo_key(place: here.Place) -> str | None:
 
 
 def _certificates(place: here.Place) -> Sequence[str]:
-    tls = place.host.tls
-    ends = expiries(tls / name for name in ("host.crt", "edge.crt", "ca.crt", "crl.pem"))
     now = time.time()
     return [
-        f"{path.name} ends in {max(0.0, (end - now) / 86_400):.0f} days"
-        for path, end in ends.items()
+        f"{name} ends in {max(0.0, (end - now) / 86_400):.0f} days"
+        for name, end in certificate_ends(place.host.tls).items()
         if end - now < _SOON_S
     ]
 

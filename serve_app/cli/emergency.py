@@ -79,11 +79,16 @@ def export(
     """Write what an emergency left, for `medrec emergency merge` on site (on the emergency cell)."""
     from serve_app.cli import emergency_work
 
-    package = emergency_work.export(config, activation, out)
+    package, others = emergency_work.export(config, activation, out)
     typer.echo(
         f"{len(package.notes)} notes, {len(package.alerts)} alerts and {len(package.entries)} audit "
         f"entries of emergency {package.activation.id} in {out}"
     )
+    for other in others if activation is None else ():
+        typer.echo(
+            f"emergency {other.id} of {other.activated_at:%Y-%m-%d %H:%M} left {len(other.notes)} notes "
+            f"too: export it as well by --activation {other.id}, unless it has been merged"
+        )
 
 
 @app.command()

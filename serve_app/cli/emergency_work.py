@@ -19,7 +19,7 @@ from deployments.data.audit.operator import DEADLINE_S, Operator, operator_audit
 from deployments.data.emergency import merging, package
 from deployments.data.emergency.activation import Activation, Activations
 from deployments.data.emergency.merging import Returned
-from deployments.data.emergency.package import Package
+from deployments.data.emergency.package import Noted, Package
 from deployments.data.emergency.review import Review, Reviews
 from deployments.data.places import Places
 from deployments.data.seal.sealer import Sealer
@@ -91,10 +91,13 @@ def review(config: Path | None, activation: str | None, *, as_json: bool) -> Non
         print("\t".join((*line, act.resource or "-", act.request_id)))
 
 
-def export(config: Path | None, activation: str | None, out: Path) -> Package:
-    """Write an emergency's package to a new file, readable by its owner only."""
+def export(config: Path | None, activation: str | None, out: Path) -> tuple[Package, list[Noted]]:
+    """Write an emergency's package to a new file, readable by its owner only.
 
-    async def work(operator: Operator, args: RecordsArgs) -> Package:
+    Returns as well which other emergencies left notes.
+    """
+
+    async def work(operator: Operator, args: RecordsArgs) -> tuple[Package, list[Noted]]:
         found = await package.collect(_places(config).owner_dsn, activation)
         data = found.sealed(Sealer.load(_places(config).secrets))
         handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -103,7 +106,8 @@ def export(config: Path | None, activation: str | None, out: Path) -> Package:
         await operator.record(
             "export", resource=f"Emergency/{found.activation.id}", notes=len(found.notes)
         )
-        return found
+        every = await package.noted(_places(config).owner_dsn)
+        return found, [each for each in every if each.id != found.activation.id]
 
     return _as_operator(config, work)
 

@@ -45,11 +45,15 @@ def merge_back(place: Place, cell: str, package: Path | None) -> str | None:
             apart.submit(enter, place.namespaces.name(cell)).result()
         with told_plainly():
             try:
-                work = merging.bring_back(emergency.owner_dsn, site, rules)
-                tell(apart.submit(asyncio.run, work).result())
+                apart.submit(asyncio.run, _brought_back(emergency.owner_dsn, site, rules)).result()
             except NotFound:
                 return None  # Nobody wrote anything: there was no activation.
     return None
+
+
+async def _brought_back(owner_dsn: str, site: Places, rules: RecordsArgs) -> None:
+    async for returned in merging.bring_back(owner_dsn, site, rules):
+        tell(returned)
 
 
 def _records_of(host: HostPlan) -> tuple[RecordsArgs, Places]:

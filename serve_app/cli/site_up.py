@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from serve_app.cli.up import signals
 console = Console(highlight=False, soft_wrap=True)
 
 DOWN_TIMEOUT_S = 180.0
+_LOOK_S = 0.1
 
 
 def run(site_file: Path, *, loopback: bool, fake_time: bool, disk_mb: int) -> None:
@@ -52,15 +54,19 @@ def run(site_file: Path, *, loopback: bool, fake_time: bool, disk_mb: int) -> No
         for host in plan.hosts.values():
             host.home.prepare()
         small_disks(plan, disk_mb)
+        owner = _Owner(running, folder, stop.is_set)
         try:
             bring_up = BringUp(running, site_file, folder, base, offset)
-            running.interrupted = stop.is_set
+            running.interrupted = owner.wants_an_end
             bring_up.run()
             _announce(plan, ground)
-            _supervise(running, folder, stop.is_set)
+            owner.is_up = True
+            while not owner.wants_an_end(_LOOK_S):
+                running.look()
         except InterruptedError:
             pass
         finally:
+            owner.close()
             _end(running)
             undo_disks(plan)
     console.print("stopped")
@@ -82,23 +88,33 @@ def stop() -> None:
     console.print("stopped")
 
 
-def _supervise(running: LocalSite, folder: Path, stopped: Any) -> None:
-    ending = False
+class _Owner:
+    """Answers other processes of this machine, from the first program on; the caller closes it."""
 
-    def answer(command: str, arguments: list[Any]) -> Any:
-        nonlocal ending
+    def __init__(self, running: LocalSite, folder: Path, signalled: Callable[[], bool]) -> None:
+        self.is_up = False
+        self._running, self._signalled = running, signalled
+        self._is_ending = False
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._control = control.Control(folder / control.SOCKET, self._answer)
+
+    def wants_an_end(self, timeout_s: float = 0.001) -> bool:
+        """Answer who asks within `timeout_s`; whether the site is to end, by a word or a signal."""
+        if not self._is_ending:
+            self._control.serve_once(timeout_s)
+        return self._is_ending or self._signalled()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._control.close()
+
+    def _answer(self, command: str, arguments: list[Any]) -> Any:
         if command == "stop":
-            ending = True
+            self._is_ending = True
             return os.getpid()
-        return running.obey(command, arguments)
-
-    owner = control.Control(folder / control.SOCKET, answer)
-    try:
-        while not stopped() and not ending:
-            owner.serve_once(0.1)
-            running.look()
-    finally:
-        owner.close()
+        if not self.is_up:
+            raise CellError("the site is still coming up")
+        return self._running.obey(command, arguments)
 
 
 def _end(running: LocalSite) -> None:

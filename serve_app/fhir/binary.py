@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,6 @@ from deployments.data.errors import (
     DataError,
     Forbidden,
     Gone,
-    TooMany,
     Unsupported,
 )
 from deployments.data.principal import Caller
@@ -69,7 +67,9 @@ class Binaries:
         self._records, self._blobs, self._database = records, blobs, database
         self._args = args
         self._max_json = max_json_bytes
-        self._streams = 0
+        self._streams = content.Streams(
+            AT_ONCE, "Too many uploads and downloads at once.", retry_after_s=2.0
+        )
 
     async def create(self, request: Request) -> Response:
         """Take content in, as it is or as a Binary in FHIR's JSON."""
@@ -78,7 +78,7 @@ class Binaries:
         asked.without_parameters(request)
         preferred = preferred_return(request)
         content_type = content.content_type_of(request)
-        with self._one_more():
+        with self._streams.one():
             if content_type.partition(";")[0].strip().lower() == FHIR_JSON:
                 resource, data = await self._from_json(request)
                 await self._may_write(caller, resource)
@@ -210,7 +210,7 @@ class Binaries:
         }
         if part is not None:
             headers["content-range"] = f"bytes {start}-{end - 1}/{ref.size}"
-        pieces = self._counted(self._blobs.open(ref, start, end))
+        pieces = self._streams.counted(self._blobs.open(ref, start, end))
         # What cannot be opened shows here, while it can still be told.
         first = await anext(pieces, b"")
         return content.Download(first, pieces, 200 if part is None else 206, headers)
@@ -233,28 +233,10 @@ class Binaries:
                 "The content is too large for JSON: ask for it without application/fhir+json.",
                 param="Accept",
             )
-        with self._one_more():
+        with self._streams.one():
             data = b"".join([piece async for piece in self._blobs.open(ref)])
         body = {**(stored.resource or {}), "data": base64.b64encode(data).decode()}
         return answers.answer(body, headers=headers)
-
-    async def _counted(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        with self._one_more():
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-
-    @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        """One stream more, of `AT_ONCE` at most: each holds buffers, a file and a thread's time."""
-        if self._streams >= AT_ONCE:
-            message = "Too many uploads and downloads at once."
-            raise TooMany(message, code="too_many_streams", retry_after_s=2.0)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
 
 
 def binary_routes(

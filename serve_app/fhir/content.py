@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.data.errors import Invalid
+from deployments.data.errors import Invalid, TooMany
 from serve_app.errors import BodyTooSlow, ClientGone, HttpError, UnsupportedMediaType
 from serve_app.flow import Window
 
@@ -34,6 +34,32 @@ class RangeNotSatisfiable(HttpError):
 
     status = 416
     code = "range_not_satisfiable"
+
+
+class Streams:
+    """So many uploads and downloads at once in one process; `told` is what one too many is told."""
+
+    def __init__(self, most: int, told: str, *, retry_after_s: float) -> None:
+        self.most, self._told, self._retry_after_s = most, told, retry_after_s
+        self._open = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """One more: each holds buffers, a file and a thread's time. Raises `TooMany`."""
+        if self._open >= self.most:
+            raise TooMany(self._told, code="too_many_streams", retry_after_s=self._retry_after_s)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def counted(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The pieces, as one of the streams from the first to the last."""
+        with self.one():
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
 
 
 def content_type_of(request: Request) -> str:

@@ -6,8 +6,6 @@ No audit entry is made: whoever copies sealed bytes reads nothing, and has no ke
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -15,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from deployments.data.blobs import Blobs
 from deployments.data.blobs.copies import BlobCorrupt
-from deployments.data.errors import Invalid, TooLarge, TooMany
+from deployments.data.errors import Invalid, TooLarge
 from serve_app.fhir import content
 from serve_app.flow import Readers, window_of
 
@@ -30,7 +28,7 @@ class Exchange:
     def __init__(self, blobs: Blobs) -> None:
         self._copies = blobs.copies
         self._largest = blobs.max_stored_size
-        self._streams = 0
+        self._streams = content.Streams(AT_ONCE, "Too many copies at once.", retry_after_s=1.0)
 
     async def head(self, request: Request) -> Response:
         """Whether it is here, and how long it is."""
@@ -47,7 +45,7 @@ class Exchange:
             raise Invalid("A copy needs its content-length.", param="Content-Length")
         if announced > self._largest:
             raise TooLarge("This is more than `records.max_upload_mb` of content can take.")
-        with self._one_more():
+        with self._streams.one():
             was_there = await self._copies.size(name) is not None
             pieces = content.body_of(request.receive, window_of(request.scope))
             await self._copies.take(name, pieces, announced=announced)
@@ -60,31 +58,13 @@ class Exchange:
         size = await self._copies.size(name)
         if size is None:
             raise HTTPException(404)
-        with self._one_more():
+        with self._streams.one():
             if not await self._copies.verify(name):
                 raise BlobCorrupt("The content of this document is damaged on this machine.")
-        pieces = self._counted(self._copies.give(name))
+        pieces = self._streams.counted(self._copies.give(name))
         first = await anext(pieces, b"")
         headers = {"content-type": _OCTETS, "content-length": str(size)}
         return content.Download(first, pieces, 200, headers)
-
-    async def _counted(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        with self._one_more():
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-
-    @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        """One stream more, of `AT_ONCE` at most."""
-        if self._streams >= AT_ONCE:
-            message = "Too many copies at once."
-            raise TooMany(message, code="too_many_streams", retry_after_s=1.0)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
 
 
 def blob_routes(blobs: Blobs) -> APIRouter:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from deployments.data.errors import TooMany
 from deployments.site.models.errors import StoreError
 from deployments.site.models.manifest import Entry, Manifest, read
 from deployments.site.models.store import CURRENT, Model, Store, is_version
 from deployments.site.models.verification import BLOCK
-from serve_app.fhir.content import Download, range_of
+from serve_app.fhir.content import Download, Streams, range_of
 
 AT_ONCE = 4
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -26,7 +24,8 @@ class Models:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._streams = 0
+        # Clients' requests come first here.
+        self._streams = Streams(AT_ONCE, "Too many model files at once.", retry_after_s=2.0)
 
     async def manifest(self, request: Request) -> Response:
         """The manifest of a version, or of the current one."""
@@ -49,7 +48,7 @@ class Models:
         }
         if part is not None:
             headers["content-range"] = f"bytes {start}-{end - 1}/{entry.size}"
-        pieces = self._counted(_pieces(folder / entry.path, entry, start, end))
+        pieces = self._streams.counted(_pieces(folder / entry.path, entry, start, end))
         # What cannot be opened shows here, while it can still be told.
         first = await anext(pieces, b"")
         return Download(first, pieces, 200 if part is None else 206, headers)
@@ -61,19 +60,6 @@ class Models:
             return await asyncio.to_thread(_version, self._store.model(name), version)
         except StoreError:
             raise HTTPException(404) from None
-
-    async def _counted(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """One stream more, of `AT_ONCE` at most: clients' requests come first here."""
-        if self._streams >= AT_ONCE:
-            message = "Too many model files at once."
-            raise TooMany(message, code="too_many_streams", retry_after_s=2.0)
-        self._streams += 1
-        try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-        finally:
-            self._streams -= 1
 
 
 def model_routes(store: Store) -> APIRouter:

@@ -18,7 +18,7 @@ import psycopg
 
 from configs.args import RecordsArgs
 from deployments.data import scopes
-from deployments.data.alerts.alert import SEVERITIES, Alert, Severity, To, read
+from deployments.data.alerts.alert import SEVERITIES, Alert, Severity, To, read_anyway
 from deployments.data.alerts.people import Person, actor_of, person_of
 from deployments.data.alerts.raising import Draft, happened, raise_
 from deployments.data.alerts.statements import (
@@ -117,7 +117,7 @@ class Alerts:
         async with self._opened(caller, write=False) as connection:
             values = (every, *person.words, at, at, id, count + 1)
             rows = await (await connection.execute(PAGE, values)).fetchall()
-        found = [read(self._sealer, row) for row in rows[:count]]
+        found = [read_anyway(self._sealer, row) for row in rows[:count]]
         further = None
         if len(rows) > count:
             further = encode_cursor(_FINGERPRINT, [found[-1].raised_at.isoformat(), found[-1].id])
@@ -254,7 +254,7 @@ class Alerts:
             row = await (await connection.execute(query, (id, *person.words))).fetchone()
         if row is None:
             raise NotFound("There is no alert of this id for you.")
-        return read(self._sealer, row)
+        return read_anyway(self._sealer, row)
 
     async def _happened(
         self, connection: Connection, caller: Caller, alert: Alert, kind: Any

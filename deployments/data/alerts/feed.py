@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import psycopg
 
 from deployments.data import scopes
-from deployments.data.alerts.alert import Alert, Event, Place, read
+from deployments.data.alerts.alert import Alert, Event, Place, read_anyway
 from deployments.data.alerts.people import Person
 from deployments.data.alerts.statements import AFTER, AUDIENCE, HEAD, KNOWN, PAGE
 from deployments.data.database import Database
@@ -27,7 +27,6 @@ from deployments.data.errors import DataError
 from deployments.data.listener import Listener
 from deployments.data.principal import Caller
 from deployments.data.repeating import repeated
-from deployments.data.seal.errors import SealBroken
 from deployments.data.seal.sealer import Sealer
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -132,7 +131,7 @@ class Feed:
             rows = await (await connection.execute(PAGE, values)).fetchall()
         if len(missed) > MAX_MISSED:  # the open alerts alone say what matters now
             resumed, missed = False, []
-        alerts = tuple(read(self._sealer, row) for row in rows[:MAX_OPEN])
+        alerts = tuple(read_anyway(self._sealer, row) for row in rows[:MAX_OPEN])
         more = len(rows) > MAX_OPEN
         return Opening(seq, cursor, resumed, tuple(missed), alerts, more)
 
@@ -170,14 +169,15 @@ class Feed:
         return False
 
     async def _advance(self, organization: str) -> None:
-        people = self._audience.people(organization)
-        if not people:
+        if not self._audience.people(organization):
             del self._reached[organization]
             return
         while True:
             after = self._reached[organization]
             async with self._reading(organization, time.monotonic() + READ_S) as connection:
                 events = await self._after(connection, after, _LAST, BATCH, None)
+                # Only now: who came while the events were read is to have them too.
+                people = self._audience.people(organization)
                 called = await _audience(connection, events, people)
                 seq, cursor = await _head(connection) if not events else (0, events[-1].cursor)
             for event in events:
@@ -199,17 +199,12 @@ class Feed:
         words = (None, None, None) if person is None else person.words
         values = (after, last, words[0], *words, most)
         rows = await (await connection.execute(AFTER, values)).fetchall()
-        return [event for row in rows if (event := self._event(row)) is not None]
+        return [self._event(row) for row in rows]
 
-    def _event(self, row: Sequence[Any]) -> Event | None:
+    def _event(self, row: Sequence[Any]) -> Event:
         seq, id, kind, at, actor, role, level, *alert = row
-        try:
-            read_alert = read(self._sealer, alert)
-        except SealBroken:
-            # One damaged text must not hold up every other alert.
-            _log.critical("the text of an alert is damaged: event %s", id)
-            read_alert = read(None, alert)
-        return Event(seq, str(id), kind, at.astimezone(UTC), actor, role, level, read_alert)
+        about = read_anyway(self._sealer, alert)
+        return Event(seq, str(id), kind, at.astimezone(UTC), actor, role, level, about)
 
     def _reading(
         self, organization: str, deadline: float

@@ -62,6 +62,7 @@ _ADD_EVENT = sql.SQL(
     "INSERT INTO alerts.event ({}) VALUES ({}) ON CONFLICT (id) DO NOTHING"
 ).format(_columns(_EVENT), _places(_EVENT))
 _OTHERS = "SELECT count(*) FROM alerts.event WHERE alert = %s AND id <> ALL (%s::uuid[])"
+_KINDS = "SELECT DISTINCT kind FROM alerts.event WHERE alert = %s"
 _MOVE = sql.SQL("UPDATE alerts.alert SET ({}) = ROW({}) WHERE id = %s").format(
     _columns(_NOW), _places(_NOW)
 )
@@ -150,15 +151,20 @@ async def _alert(connection: Connection, alert: Row, events: Sequence[Row], merg
 
 
 async def _settle(connection: Connection, held: Row, alert: Row) -> None:
-    """Bring an alert that both databases have to the later of its two states."""
-    here, there = _ORDER.index(held["state"]), _ORDER.index(alert["state"])
-    later = alert if there > here else held
+    """Bring an alert that both databases have to the latest state that either says, or an event does.
+
+    The emergency cell's row alone is not to be believed: its copy of the site's goes on, and what the
+    site escalates before the return overwrites that somebody there has taken the alert on.
+    """
+    later = max((held, alert), key=lambda row: _ORDER.index(row["state"]))
+    kinds = [row[0] for row in await (await connection.execute(_KINDS, (alert["id"],))).fetchall()]
+    state = max((later["state"], *(k for k in kinds if k in _ORDER)), key=_ORDER.index)
     now = {
         "to_all": held["to_all"] or alert["to_all"],
-        "state": later["state"],
+        "state": state,
         "level": max(held["level"], alert["level"]),
         "escalations": max(held["escalations"], alert["escalations"]),
-        "due_at": later["due_at"],
+        "due_at": later["due_at"] if _ORDER.index(state) < _ORDER.index("acknowledged") else None,
     }
     await connection.execute(_MOVE, [*(now[name] for name in _NOW), alert["id"]])
 

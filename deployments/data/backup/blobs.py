@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deployments.data.backup.errors import BackupError, NotInBackup
-from deployments.data.backup.vault import Vault
+import psycopg
+
+from deployments.data.backup.errors import BackupError, Damaged, NotInBackup
+from deployments.data.backup.vault import Vault, part_name
 from deployments.data.blobs.files import NAME_LENGTH, path_of
 from deployments.data.durable import synchronise, synchronise_folder
 
@@ -36,29 +40,50 @@ def stream_name(name: str) -> str:
 def copy_new(vault: Vault, folder: Path, *, since: float | None = None) -> Copied:
     """Copy what is not in the backup yet; `since` (Unix time) looks only at what is newer.
 
-    Raises `BackupError`.
+    A file that cannot be read keeps no other waiting. Raises `BackupError`, for such a one at the end.
     """
     blobs = size = 0
+    unreadable: list[str] = []
     for first in _folders(folder):
         local = {path.name: path for path in _blobs(first, since)}
         if not local:
             continue
         there = {entry.name.split("/")[2] for entry in vault.entries(f"blobs/{first.name}")}
         for name, path in sorted(local.items()):
-            # Of a large one that was broken off there are parts; the last one tells.
+            # Of a large one that was broken off there are some parts.
             if name in there and _is_whole(vault, name):
                 continue
             try:
                 size += vault.write_stream(stream_name(name), _pieces(path), compress=False).size
             except FileNotFoundError:
                 continue  # erased meanwhile
+            except OSError as error:
+                unreadable.append(f"{name[:16]}… ({errno.errorcode.get(error.errno or 0, '?')})")
+                continue
             blobs += 1
+    if unreadable:
+        raise BackupError(f"{len(unreadable)} blobs cannot be read: {', '.join(unreadable[:5])}")
     return Copied(blobs, size)
 
 
-def names_in(vault: Vault) -> set[str]:
-    """The names of all blobs in the backup."""
-    return {entry.name.split("/")[2] for entry in vault.entries("blobs")}
+def parts_in(vault: Vault) -> dict[str, int]:
+    """Of each blob in the backup how many parts there are, 0 where one before the last is missing."""
+    found: dict[str, int] = {}
+    for entry in vault.entries("blobs"):
+        name = entry.name.split("/")[2]
+        count = found.get(name, 0)
+        in_turn = entry.name == part_name(stream_name(name), count) and (count or name not in found)
+        found[name] = count + 1 if in_turn else 0
+    return found
+
+
+def known(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """The blobs that a database has a row of, and that were not erased, with their stored bytes."""
+    there = connection.execute("SELECT to_regclass('records.blob')::text").fetchone()
+    if there is None or there[0] is None:
+        return {}
+    query = "SELECT name, stored_size FROM records.blob WHERE erased_at IS NULL ORDER BY name"
+    return dict(connection.execute(query).fetchall())
 
 
 def names_at(folder: Path) -> list[str]:
@@ -69,7 +94,8 @@ def names_at(folder: Path) -> list[str]:
 def place(vault: Vault, names: Iterable[str], folder: Path) -> tuple[Copied, list[str]]:
     """Write blobs into a folder, each held to its name, which is its SHA-256.
 
-    Returns what was written, and which of them the backup does not have. Raises `Damaged`.
+    Returns what was written, and which of them the backup does not have, or not whole: the others are
+    not to wait for those.
     """
     lost: list[str] = []
     written: list[int] = []
@@ -77,7 +103,7 @@ def place(vault: Vault, names: Iterable[str], folder: Path) -> tuple[Copied, lis
     def one(name: str) -> None:
         try:
             written.append(_place(vault, name, path_of(folder, name)))
-        except NotInBackup:
+        except (NotInBackup, Damaged):
             lost.append(name)
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -96,17 +122,20 @@ def digest(vault: Vault, name: str) -> str:
 def _place(vault: Vault, name: str, target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft, found, size = target.with_suffix(".part"), hashlib.sha256(), 0
-    with draft.open("wb") as stream:
-        for piece in vault.read_stream(stream_name(name)):
-            found.update(piece)
-            size += stream.write(piece)
-        stream.flush()
-        synchronise(stream.fileno())
-    if found.hexdigest() != name:
-        draft.unlink()
-        raise BackupError(f"the blob {name[:16]}… is not what its name says")
-    draft.chmod(0o600)
-    draft.replace(target)
+    try:
+        with draft.open("wb") as stream:
+            for piece in vault.read_stream(stream_name(name)):
+                found.update(piece)
+                size += stream.write(piece)
+            stream.flush()
+            synchronise(stream.fileno())
+        if found.hexdigest() != name:
+            raise Damaged(f"the blob {name[:16]}… is not what its name says")
+        draft.chmod(0o600)
+        draft.replace(target)
+    except BackupError:
+        draft.unlink(missing_ok=True)
+        raise
     synchronise_folder(target.parent)
     return size
 

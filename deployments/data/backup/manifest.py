@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from deployments.data.backup import wal
-from deployments.data.backup.errors import BackupError
+from deployments.data.backup.errors import Damaged, NotInBackup
 from deployments.data.backup.vault import Stream, Vault
 
 _FORMAT = "medrec-backup-1"
@@ -79,7 +79,7 @@ def write(vault: Vault, manifest: Manifest) -> None:
 
 
 def parse(data: bytes, origin: str) -> Manifest:
-    """The manifest in `data`. Raises `BackupError`."""
+    """The manifest in `data`. Raises `Damaged`."""
     try:
         raw: dict[str, Any] = json.loads(data)
         if raw.pop("format") != _FORMAT:
@@ -90,7 +90,7 @@ def parse(data: bytes, origin: str) -> Manifest:
             raw[name] = datetime.fromisoformat(raw[name])
         return Manifest(**{**raw, "figures": Figures(**raw["figures"])})
     except (ValueError, KeyError, TypeError):
-        raise BackupError(f"{origin} is of another version of this program") from None
+        raise Damaged(f"{origin} is of another version of this program") from None
 
 
 def ids(vault: Vault) -> Iterator[tuple[str, str]]:
@@ -104,9 +104,30 @@ def ids(vault: Vault) -> Iterator[tuple[str, str]]:
 
 def every(vault: Vault) -> list[Manifest]:
     """All complete base backups, the oldest first. Raises `BackupError`."""
-    found = [
-        parse(vault.read(name_of(system, id)), f"the manifest of {id}") for system, id in ids(vault)
-    ]
+    return _by_time(read(vault, system, id) for system, id in ids(vault))
+
+
+def readable(vault: Vault) -> tuple[list[Manifest], list[str]]:
+    """Those that can be read, the oldest first, and a sentence about each that cannot.
+
+    One damaged manifest keeps nobody from restoring another backup. Raises `BackupError` where the
+    place itself does not answer.
+    """
+    found, unreadable = [], []
+    for system, id in ids(vault):
+        try:
+            found.append(read(vault, system, id))
+        except (NotInBackup, Damaged) as error:
+            unreadable.append(str(error))
+    return _by_time(found), unreadable
+
+
+def read(vault: Vault, system: str, id: str) -> Manifest:
+    """One manifest. Raises `NotInBackup` and `Damaged`."""
+    return parse(vault.read(name_of(system, id)), f"the manifest of {id}")
+
+
+def _by_time(found: Iterable[Manifest]) -> list[Manifest]:
     return sorted(found, key=lambda manifest: manifest.stopped_at)
 
 

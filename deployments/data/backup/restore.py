@@ -16,7 +16,7 @@ import psycopg
 
 from deployments.data import postgres_account
 from deployments.data.backup import blobs, folders, manifest, secrets, wal
-from deployments.data.backup.errors import BackupError
+from deployments.data.backup.errors import BackupError, Damaged
 from deployments.data.backup.manifest import Manifest
 from deployments.data.backup.replay import replayed
 from deployments.data.backup.run import Say, Steps
@@ -33,11 +33,12 @@ _SPARE_BYTES = 2**29
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which base backup, and the WAL behind it."""
+    """Which base backup, and the WAL behind it. `unreadable`: base backups that cannot be told of."""
 
     base: Manifest
     at: datetime | None
     reach: Reach
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class Restored:
 
 def plan(vault: Vault, at: datetime | None) -> Plan:
     """The newest base backup before `at`, if the archive goes that far. Raises `BackupError`."""
-    every = manifest.every(vault)
+    every, unreadable = manifest.readable(vault)
+    if not every and unreadable:
+        raise Damaged(f"no base backup can be told of: {'; '.join(unreadable)}")
     if not every:
         raise BackupError("there is no complete base backup")
     fitting = [each for each in every if at is None or each.stopped_at <= at]
@@ -75,7 +78,7 @@ def plan(vault: Vault, at: datetime | None) -> Plan:
         )
     if short:
         raise BackupError(f"the archive goes to {until} only: --latest restores that")
-    return Plan(base, at, found)
+    return Plan(base, at, found, tuple(unreadable))
 
 
 def restore(
@@ -100,6 +103,8 @@ def restore(
     base, data = chosen.base, to / "postgres"
     if (free := shutil.disk_usage(to).free) < base.base.size + _SPARE_BYTES:
         raise BackupError(f"{to} has {free >> 20} MB free, too little for {base.base.size >> 20}")
+    for words in chosen.unreadable:
+        say(f"passed over: {words}")
     say(f"base backup {base.id}: {base.base.size >> 20} MB, {chosen.reach.segments} WAL files")
     with steps.step("base"):
         unpack_base(vault, base.base, data)
@@ -130,20 +135,11 @@ def restore(
     )
 
 
-def known_blobs(connection: psycopg.Connection[tuple[str]]) -> list[str]:
-    """The blobs that a database has a row of, and that were not erased."""
-    known = connection.execute("SELECT to_regclass('records.blob')::text").fetchone()
-    if known is None or known[0] is None:
-        return []
-    query = "SELECT name FROM records.blob WHERE erased_at IS NULL ORDER BY name"
-    return [name for (name,) in connection.execute(query).fetchall()]
-
-
 def _asked(dsn: str) -> tuple[datetime | None, list[str]]:
     """The time of the last change, and the blobs that the database knows."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute("SELECT pg_last_xact_replay_timestamp()").fetchone()
-        return (row[0] if row else None), known_blobs(connection)
+        return (row[0] if row else None), list(blobs.known(connection))
 
 
 def _whole(vault: Vault, stream: Stream) -> bytes:

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from deployments.data.backup import base, blobs, escrow, folders, keys, manifest, retention
 from deployments.data.backup import secrets as copies
 from deployments.data.backup.errors import AlreadyThere
@@ -62,7 +64,10 @@ def run(settings: BackupSettings, say: Say = lambda text: None) -> tuple[Manifes
             new = blobs.copy_new(vault, Path(settings.blobs))
             say(f"copied {new.blobs} new blobs ({new.bytes} bytes)")
         # What is here, not what is there: an erased blob leaves the backup with the last that needs it.
+        # And what the database knows: the backup may have the last copy of what no machine has any more.
         names = blobs.names_at(Path(settings.blobs)) if settings.blobs else []
+        with psycopg.connect(settings.dsn, connect_timeout=5, autocommit=True) as connection:
+            names = sorted({*names, *blobs.known(connection)})
         listed = vault.write_stream(f"{folder}/blobs", ["\n".join(names).encode()])
     with steps.step("config"):
         packed = folders.packed_configs(tuple(map(Path, settings.configs)))

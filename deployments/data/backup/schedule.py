@@ -22,7 +22,7 @@ import psycopg
 from deployments.cell import condition
 from deployments.cell.state import Home
 from deployments.data.backup import blobs, manifest, secrets, wal
-from deployments.data.backup.errors import BackupError
+from deployments.data.backup.errors import BackupError, Damaged, NotInBackup
 from deployments.data.backup.settings import BackupSettings
 from deployments.data.backup.vault import Vault
 
@@ -45,10 +45,18 @@ class Decision:
     reason: str
 
 
-def due(now: datetime, base_at: str, newest: datetime | None, tried: datetime | None) -> Decision:
+def due(
+    now: datetime,
+    base_at: str,
+    newest: datetime | None,
+    tried: datetime | None,
+    *,
+    has_moved: bool = False,
+) -> Decision:
     """Whether a base backup is due at `now`, local time; `tried` is the last start of one.
 
-    A host that slept through the hour makes up for it.
+    A host that slept through the hour makes up for it. `has_moved`: another server leads since the
+    newest one, which archives nothing of what the server before it had still to archive.
     """
     hour, minute = map(int, base_at.split(":"))
     moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
@@ -58,6 +66,8 @@ def due(now: datetime, base_at: str, newest: datetime | None, tried: datetime | 
         return Decision("wait", "a base backup was tried a short while ago")
     if newest is None:
         return Decision("base", "there is no base backup yet")
+    if has_moved:
+        return Decision("base", "another server leads since the newest base backup")
     if newest < moment:
         return Decision("base", f"the newest base backup is older than {base_at}")
     return Decision("wait", f"the next base backup is due at {base_at}")
@@ -87,6 +97,9 @@ class Schedule:
         self._base_at: float | None = before.get("base_at")
         self._blobs_at: float | None = None
         self._archived_to = 0
+        # Of the server that leads, and of the newest base backup with its id.
+        self._timeline = 0
+        self._newest: tuple[str, int] | None = None
         self._moments: deque[tuple[float, int]] = deque(maxlen=10_000)
         self._connection: psycopg.Connection[Any] | None = None
         self._leads = False
@@ -113,7 +126,7 @@ class Schedule:
             if self._leads:
                 self._note(connection)
                 self._copy()
-        except (psycopg.Error, BackupError) as error:
+        except (psycopg.Error, BackupError, OSError) as error:
             reason = str(error) if isinstance(error, BackupError) else type(error).__name__
             self.say(f"backup: {reason}")
             if isinstance(error, psycopg.Error):
@@ -154,15 +167,18 @@ class Schedule:
         now = time.time()
         row = connection.execute(
             "SELECT pg_current_wal_insert_lsn()::text, last_archived_wal,"
-            " pg_size_bytes(current_setting('wal_segment_size')) FROM pg_stat_archiver"
+            " pg_size_bytes(current_setting('wal_segment_size')),"
+            " pg_walfile_name(pg_current_wal_insert_lsn()) FROM pg_stat_archiver"
         ).fetchone()
         assert row is not None
         position, file, size = wal.lsn(row[0]), row[1] or "", row[2]
         self._moments.append((now, position))
+        self._timeline = int(row[3][:8], 16)
         if _SEGMENT.match(file):
             number = wal.number_of(file, size) + (1 if wal.is_segment(file) else 0)
             self._archived_to = max(self._archived_to, number * size)
-        if (found := covered(self._moments, self._archived_to)) is not None:
+        found = covered(self._moments, self._archived_to)
+        if found is not None and not self._has_moved:
             self._wal_at = found
         if self._wal_at is None or now - self._wal_at > self.settings.wal_every_s:
             # archive_timeout passes over a segment in which only the server itself wrote.
@@ -180,13 +196,27 @@ class Schedule:
         if self._child is not None:
             status, self._child = self._child.returncode, None
             self._failed = "" if status == 0 else f"the base backup failed ({status})"
-        newest = max((_moment_of(id) for _, id in manifest.ids(vault)), default=None)
-        self._base_at = newest.timestamp() if newest else None
-        decision = due(datetime.now().astimezone(), self.settings.base_at, newest, self._tried)
+        newest = max(
+            ((_moment_of(id), system, id) for system, id in manifest.ids(vault)), default=None
+        )
+        self._base_at = newest[0].timestamp() if newest else None
+        if newest is not None and (self._newest is None or self._newest[0] != newest[2]):
+            self._newest = newest[2], _timeline_of(vault, *newest[1:])
+        decision = due(
+            datetime.now().astimezone(),
+            self.settings.base_at,
+            newest[0] if newest else None,
+            self._tried,
+            has_moved=self._has_moved,
+        )
         if decision.action == "base":
             self.say(f"backup: base backup: {decision.reason}")
             self._tried = datetime.now().astimezone()
             self._child = self.start_base()
+
+    @property
+    def _has_moved(self) -> bool:
+        return self._newest is not None and self._timeline > self._newest[1]
 
     def _tell(self, reason: str) -> None:
         value = {
@@ -229,6 +259,14 @@ class Schedule:
                 self._child.wait()
         self._disconnect()
         self._tell("the schedule was stopped")
+
+
+def _timeline_of(vault: Vault, system: str, id: str) -> int:
+    """The timeline of a base backup; 0 where its manifest cannot be read: then another one is due."""
+    try:
+        return manifest.read(vault, system, id).timeline
+    except (NotInBackup, Damaged):
+        return 0
 
 
 def _moment_of(id: str) -> datetime:

@@ -138,9 +138,11 @@ class Vault:
             raise Damaged(f"the end of {name} is missing in the backup")
 
     def is_whole(self, name: str) -> bool:
-        """Whether a stream's last part is there, as its header tells. Raises `NotInBackup`."""
-        *_, last = [entry.name for entry in self.entries(name)] or [part_name(name, 0)]
-        return objects.says_last(self.store.read_start(f"{self.site}/{last}", objects.HEADER))
+        """Whether all of a stream's parts are there: they are written several at a time."""
+        names = [entry.name for entry in self.entries(name)]
+        if not names or names != [part_name(name, number) for number in range(len(names))]:
+            return False
+        return objects.says_last(self.store.read_start(f"{self.site}/{names[-1]}", objects.HEADER))
 
     def _opened(self, name: str) -> Opened:
         if self._key is None:
@@ -152,6 +154,11 @@ class Vault:
 def part_name(name: str, number: int) -> str:
     """Name of a stream's part."""
     return f"{name}/{number:06d}"
+
+
+def parts_of(size: int) -> int:
+    """How many parts a stream of that many bytes has."""
+    return max(1, -(-size // objects.PART))
 
 
 def _parts(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

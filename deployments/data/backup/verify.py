@@ -19,10 +19,10 @@ from deployments.data.backup import blobs
 from deployments.data.backup.errors import BackupError
 from deployments.data.backup.manifest import Manifest
 from deployments.data.backup.replay import running
-from deployments.data.backup.restore import Restored, known_blobs, restore
+from deployments.data.backup.restore import Restored, restore
 from deployments.data.backup.run import Say, Steps
 from deployments.data.backup.settings import BackupSettings
-from deployments.data.backup.vault import Vault
+from deployments.data.backup.vault import Vault, parts_of
 from deployments.data.postgres import program
 from deployments.data.seal.check import check as check_keys
 
@@ -64,6 +64,7 @@ def verify(settings: BackupSettings, scratch: Path, say: Say = lambda text: None
     try:
         restored = restore(settings, scratch, None, with_blobs=False, say=say)
         _tell(verdict, restored)
+        verdict.faults.extend(restored.plan.unreadable)
         vault = Vault.whole(settings)
         with running(restored.data) as dsn:
             say("checking the audit chain, rows, keys and blobs")
@@ -133,13 +134,12 @@ def _check_keys(verdict: Verdict, dsn: str, secrets: Path) -> None:
 def _check_blobs(verdict: Verdict, dsn: str, vault: Vault) -> None:
     """Every blob must be there; of some the content is held to the name."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        known: list[str] = known_blobs(connection)
-    there = blobs.names_in(vault) if known else set[str]()
-    lost = [name for name in known if name not in there]
+        known = blobs.known(connection)
+    parts = blobs.parts_in(vault) if known else {}
+    present = [name for name, size in known.items() if parts.get(name) == parts_of(size)]
     verdict.known_blobs = len(known)
-    if lost:
-        verdict.faults.append(f"{len(lost)} of {len(known)} blobs are not in the backup")
-    present = [name for name in known if name in there]
+    if lost := len(known) - len(present):
+        verdict.faults.append(f"{lost} of {len(known)} blobs are not in the backup")
     for name in random.sample(present, min(SAMPLED_BLOBS, len(present))):
         verdict.sampled_blobs += 1
         try:

@@ -5,6 +5,7 @@ Everything here blocks and is called in threads.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -54,8 +55,13 @@ class StoredFile:
             raise
 
     def chunk(self, number: int) -> bytes:
-        """The plain bytes of one chunk, verified."""
-        data = os.pread(self._handle, framing.FRAME, framing.offset_of(number))
+        """The plain bytes of one chunk, verified. Raises `SealBroken`, for a sector that is gone too."""
+        try:
+            data = os.pread(self._handle, framing.FRAME, framing.offset_of(number))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise SealBroken("The disk does not give a stored document back.") from None
         return self._opener.open(number, data)
 
     def close(self) -> None:
@@ -79,12 +85,16 @@ def size_of(path: Path) -> int | None:
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a stored file; raises `BlobLost` if it is not there."""
+    """SHA-256 of a stored file, "" if the disk does not give it back; raises `BlobLost`."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise lost() from None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return ""
 
 
 def remove(folder: Path, name: str) -> bool:

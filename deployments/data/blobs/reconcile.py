@@ -62,6 +62,8 @@ class Reconciler:
         # Names with the stored size that they should have.
         self.missing: dict[str, int] = {}
         self.damaged: dict[str, int] = {}
+        # Those of `missing` that the other cell has not either.
+        self.lost: set[str] = set()
         self.single = self.fetched = self.walks = 0
         self._looked_s: float | None = None
         self._beyond = ""
@@ -73,9 +75,10 @@ class Reconciler:
         self._rest_until_s = 0.0
 
     def figures(self) -> dict[str, int]:
-        """Files that are missing or damaged here, rows that are single, and what was done."""
+        """Files missing or damaged here, or lost on both, rows that are single, and what was done."""
         return {
             "missing": len(self.missing),
+            "lost": len(self.lost & self.missing.keys()),
             "single": self.single,
             "corrupt": len(self.damaged),
             "fetched": self.fetched,
@@ -141,6 +144,7 @@ class Reconciler:
                     await self._copies.remove(row.name)
             elif size == row.stored_size:
                 self.missing.pop(row.name, None)
+                self.lost.discard(row.name)
             elif size is not None:
                 self._found_damaged(row)
             elif len(self.missing) < MOST_MISSING:
@@ -223,6 +227,8 @@ class Reconciler:
         ) as connection:
             cursor = await connection.execute("SELECT records.blobs_known(%s)", (list(names),))
             known = {row[0] for row in await cursor.fetchall()}
+        self.lost -= set(names) - known
+        self.lost |= known & self.missing.keys()
         for name in names:
             for kept in (self.missing, self.damaged):
                 size = kept.pop(name, None)
@@ -239,6 +245,7 @@ class Reconciler:
             self.damaged[row.name] = row.stored_size
 
     def _forget(self, name: str) -> None:
+        self.lost.discard(name)
         self.missing.pop(name, None)
         self.damaged.pop(name, None)
 

@@ -29,7 +29,7 @@ from deployments.data.emergency.documents import (
     text_of,
 )
 from deployments.data.emergency.notes import Note, SealedNote
-from deployments.data.emergency.package import Package, collect
+from deployments.data.emergency.package import Package, collect, noted
 from deployments.data.errors import Gone, NotFound, Unprocessable
 from deployments.data.places import Places
 from deployments.data.principal import Caller
@@ -57,6 +57,7 @@ _ENTRY = """
 INSERT INTO emergency.entry (activation, seq, organization, body, previous, hash)
 VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
+_MERGED = "SELECT note::text FROM emergency.outcome WHERE outcome = 'merged'"
 _DONE = "SELECT outcome FROM emergency.outcome WHERE note = %s"
 _OUTCOME = """
 INSERT INTO emergency.outcome (note, organization, outcome, reason, resource)
@@ -115,9 +116,23 @@ async def merge(package: Package, site: Places, args: RecordsArgs) -> Returned:
     return found
 
 
-async def bring_back(cloud_owner_dsn: str, site: Places, args: RecordsArgs) -> Returned:
-    """The last emergency of the cell at `cloud_owner_dsn`, merged into the site."""
-    return await merge(await collect(cloud_owner_dsn), site, args)
+async def bring_back(
+    cloud_owner_dsn: str, site: Places, args: RecordsArgs
+) -> AsyncIterator[Returned]:
+    """The last emergency of the cell at `cloud_owner_dsn`, merged into the site.
+
+    Earlier ones first that have notes which never came: a second emergency may follow on the first
+    before anybody brings it back. Raises `NotFound` where there was none.
+    """
+    last = await collect(cloud_owner_dsn)
+    async with await psycopg.AsyncConnection.connect(
+        site.owner_dsn, connect_timeout=5
+    ) as connection:
+        merged = {row[0] for row in await (await connection.execute(_MERGED)).fetchall()}
+    for earlier in await noted(cloud_owner_dsn):
+        if earlier.id != last.activation.id and not earlier.notes <= merged:
+            yield await merge(await collect(cloud_owner_dsn, earlier.id), site, args)
+    yield await merge(last, site, args)
 
 
 class _Merging:

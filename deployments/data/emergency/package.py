@@ -33,6 +33,11 @@ WHERE ended_at IS NULL AND expires_at <= now()
 _NOTES = f"""
 SELECT {notes.COLUMNS} FROM emergency.note WHERE activation::text = %s ORDER BY written_at, id
 """
+_NOTED = """
+SELECT a.id::text, a.activated_at, array_agg(n.id::text)
+FROM emergency.activation AS a JOIN emergency.note AS n ON n.activation = a.id
+WHERE a.ended_at IS NOT NULL GROUP BY a.id, a.activated_at ORDER BY a.activated_at
+"""
 _ENTRIES = (
     "SELECT seq, organization, body, previous, hash FROM audit.entry WHERE seq > %s ORDER BY seq"
 )
@@ -47,6 +52,15 @@ class Entry:
     body: str
     previous: bytes
     hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An emergency that is over, and the ids of the notes that were written in it."""
+
+    id: str
+    activated_at: datetime
+    notes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,14 @@ async def collect(owner_dsn: str, activation: str | None = None) -> Package:
             entries,
             tuple(await alerts.export_since(connection, found.activated_at)),
         )
+
+
+async def noted(owner_dsn: str) -> list[Noted]:
+    """Every emergency that is over and left notes, the oldest first."""
+    async with await psycopg.AsyncConnection.connect(owner_dsn, connect_timeout=5) as connection:
+        await connection.execute(_EXPIRE)
+        rows = await (await connection.execute(_NOTED)).fetchall()
+    return [Noted(id, at, frozenset(notes)) for id, at, notes in rows]
 
 
 def _note(note: SealedNote) -> dict[str, Any]:

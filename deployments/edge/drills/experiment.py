@@ -216,7 +216,8 @@ def _problems(fault: Fault, kinds: tuple[Noticed, ...], limits: Limits) -> list[
         # Until the emergency cell takes over, nobody is there to answer.
         may_fail = fault.interrupts or fault.survivors == "emergency"
         if (n.failed and not may_fail) or n.hung:
-            found.append(f"{n.kind}: {n.failed} failed, {n.hung} hung")
+            which = "".join(f"; {words}" for words in n.failures)
+            found.append(f"{n.kind}: {n.failed} failed, {n.hung} hung{which}")
         if limit is not None and (n.first_success_s is None or n.first_success_s > limit):
             told = "never" if n.first_success_s is None else f"after {n.first_success_s:.1f} s"
             found.append(f"{n.kind}: first success {told}, over the limit of {limit:g} s")

@@ -19,6 +19,9 @@ KINDS: dict[Kind, str] = {
 }
 
 
+_FAILURES = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One request, its repeats included. Moments are monotonic seconds."""
@@ -33,7 +36,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """What clients of one kind noticed of a fault; seconds, None where nothing succeeded after it."""
+    """What clients of one kind noticed of a fault; seconds, None where nothing succeeded after it.
+
+    `failures`: the first few of those that failed, each with its status or error and its moments.
+    """
 
     kind: Kind
     requests: int
@@ -42,6 +48,7 @@ class Noticed:
     repeated: int
     first_success_s: float | None
     longest_s: float
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ def noticed(kind: Kind, outcomes: Iterable[Outcome], moments: Moments) -> Notice
     touched = [o for o in outcomes if o.kind == kind and o.ended >= moments.since]
     after = [o for o in touched if o.began >= moments.struck and o.result == "ok"]
     fault = moments.fault
+    failures = [
+        f"{o.detail} {o.ended - fault:.2f} s after the fault, asked {o.ended - o.began:.2f} s before"
+        for o in touched
+        if o.result == "failed"
+    ]
     return Noticed(
         kind=kind,
         requests=len(touched),
@@ -70,6 +82,7 @@ def noticed(kind: Kind, outcomes: Iterable[Outcome], moments: Moments) -> Notice
         repeated=sum(o.attempts > 1 for o in touched),
         first_success_s=min((o.ended - fault for o in after), default=None),
         longest_s=max((o.ended - o.began for o in touched), default=0.0),
+        failures=tuple(failures[:_FAILURES]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import signal
@@ -11,8 +12,9 @@ import sys
 import time
 import tracemalloc
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -107,6 +109,35 @@ async def test_any_range_is_the_slice_of_the_whole(blobs: Blobs, sealer: Sealer)
             if start < end:
                 assert await read(blobs, ref, start, end) == plain[start:end], (start, end)
     assert await read(blobs, ref, size - 5, size + 100) == plain[-5:]
+
+
+async def test_a_file_that_the_disk_does_not_give_back_is_damaged_and_no_other_failure_is(
+    blobs: Blobs, sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = await blobs.put(stream(b"content"), announced=None)
+    ref = ref_of(draft, sealer)
+
+    def failing(number: int) -> Callable[..., Any]:
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", failing(errno.EIO))
+        assert not await blobs.verify(draft.name)
+        patched.setattr(hashlib, "file_digest", failing(errno.EMFILE))
+        with pytest.raises(OSError, match="open files"):
+            await blobs.verify(draft.name)
+    with monkeypatch.context() as patched:
+        header = os.pread
+
+        def pread(handle: int, size: int, at: int) -> bytes:
+            return header(handle, size, at) if at == 0 else failing(errno.EIO)()
+
+        patched.setattr(os, "pread", pread)
+        with pytest.raises(SealBroken, match="does not give"):
+            await read(blobs, ref)
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "cut at a chunk", "longer", "gone", "other"])

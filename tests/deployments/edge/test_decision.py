@@ -19,11 +19,14 @@ from deployments.edge.decision import (
     Standing,
     decide,
     first,
+    gives_up,
+    is_kept,
     obey,
     server_states,
 )
 
 RULES = Rules(hold_s=3.0, unfit_hold_s=30.0, copy_limit_s=60.0)
+BOTH_RULES = replace(RULES, both=True)
 CLOUD = CloudSeen("cloud", True, copy_age_s=4.0)
 START = first(["mac-a", "mac-b"], both=False, now=0.0)
 SERVED = replace(START, has_served=True)
@@ -174,12 +177,16 @@ def test_a_site_that_is_only_starting_is_no_emergency() -> None:
     )
 
 
-def test_a_cell_that_is_only_slow_is_no_emergency() -> None:
-    before = decide(START, seen(100.0, a=False, b=False), RULES).standing
+def test_a_cell_that_is_only_slow_is_no_emergency_for_two_minutes() -> None:
+    before = decide(SERVED, seen(100.0, a=False, b=False), RULES).standing
     slow = Seen(200.0, (CellSeen("mac-a", False, is_heard=True), CellSeen("mac-b", False)), CLOUD)
     decision = decide(before, slow, RULES)
-    assert (decision.action, decision.reason) == ("wait", "mac-a fails its checks, but is heard")
-    assert decision.standing.mode == "normal"
+    assert (decision.action, decision.reason) == (
+        "wait",
+        "mac-a fails its checks, but is heard; it has 20 s more",
+    )
+    # One whose models never load is heard for ever.
+    assert decide(before, replace(slow, now=221.0), RULES).action == "emergency"
 
 
 def test_a_cell_that_answers_again_does_not_end_emergency_by_itself() -> None:
@@ -215,10 +222,81 @@ def test_draining_moves_the_traffic_first_and_refuses_where_it_cannot() -> None:
     assert refused.standing == START
 
 
-def test_a_drained_cell_is_not_taken_when_the_other_is_lost() -> None:
-    drained = obey(START, seen(), Order("drain", "mac-a"), RULES).standing
-    decision = decide(drained, seen(101.0, b=False), RULES)
+def test_a_drained_cell_is_taken_when_nobody_else_is_left_and_has_not_been_for_a_while() -> None:
+    drained = replace(obey(SERVED, seen(), Order("drain", "mac-a"), RULES).standing)
+    waits = decide(drained, seen(101.0, b=False), RULES)
+    assert (waits.action, waits.reason) == (
+        "wait",
+        "mac-b does not answer; mac-a answers, but was drained; it has 3 s more",
+    )
+    serves = decide(waits.standing, seen(104.0, b=False), RULES)
+    assert serves.reason == "mac-b does not answer for 3 s; mac-a serves although it was drained"
+    assert serves.standing.serving == ("mac-a",)
+    assert serves.standing.drained == frozenset()
+
+
+def test_a_drained_cell_that_is_only_heard_keeps_no_emergency_away() -> None:
+    drained = obey(SERVED, seen(), Order("drain", "mac-a"), RULES).standing
+    heard = (CellSeen("mac-a", False, is_heard=True), CellSeen("mac-b", False))
+    view = Seen(101.0, heard, CLOUD, others_reach=frozenset({"mac-a"}))
+    before = decide(drained, view, RULES).standing
+    assert decide(before, replace(view, now=105.0), RULES).action == "emergency"
+
+
+def test_an_edge_whom_no_client_asks_decides_nothing_while_it_hears_the_other_one() -> None:
+    view = replace(seen(101.0, a=False, is_active=False), follows=True)
+    decision = decide(SERVED, view, RULES)
     assert decision.action == "wait"
+    assert decision.reason.endswith(": the edge that has the address decides")
+    assert decision.standing.number == SERVED.number
+    assert decide(SERVED, replace(view, follows=False), RULES).action == "serve"
+
+
+def test_an_edge_that_reaches_no_cell_gives_the_address_up_to_one_that_does() -> None:
+    theirs = frozenset({"mac-b"})
+    before = decide(SERVED, seen(100.0, a=False, b=False, others_reach=theirs), RULES).standing
+
+    def gives(now: float, **view: Any) -> bool:
+        return gives_up(before, seen(now, **{"a": False, "b": False, **view}), RULES)
+
+    assert gives(104.0, others_reach=theirs)
+    assert not gives(102.0, others_reach=theirs), "checks may differ by a second"
+    assert not gives(104.0), "the other one is as blind"
+    assert not gives(104.0, others_reach=theirs, b=True)
+    assert not gives(104.0, others_reach=theirs, is_active=False)
+
+
+def test_what_an_edge_decided_in_its_isolation_does_not_move_a_site_that_is_well() -> None:
+    told = decide(SERVED, seen(200.0, a=False), RULES).standing
+    assert is_kept(SERVED, told, seen(201.0))
+    assert not is_kept(SERVED, replace(told, ordered=True), seen(201.0)), "an order goes before all"
+    assert not is_kept(SERVED, told, seen(201.0, a=False)), "it is lost here as well"
+    follower = replace(seen(201.0, is_active=False), follows=True)
+    assert not is_kept(SERVED, told, follower), "the clients ask the other edge"
+    new = replace(START, since=300.0)
+    assert not is_kept(new, told, seen(301.0)), "an edge without a memory knows less"
+    emergency = silent_for(4.0).standing
+    assert is_kept(SERVED, emergency, seen(201.0))
+    assert not is_kept(emergency, told, seen(201.0)), "nobody serves by it"
+
+
+def test_both_serve_where_none_is_the_others_backup_and_then_one_alone_if_ordered() -> None:
+    refused = obey(SERVED, seen(), Order("both"), RULES)
+    assert (refused.action, "failover.serving: both" in refused.reason) == ("refuse", True)
+    both = obey(SERVED, seen(), Order("both"), BOTH_RULES).standing
+    assert both.serving == ("mac-a", "mac-b")
+    one = obey(both, seen(), Order("serve", "mac-a"), BOTH_RULES).standing
+    states = server_states(one, seen(), both=True)
+    assert (states["mac-a"], states["mac-b"]) == ("ready", "drain")
+
+
+def test_orders_are_marked_and_decisions_are_not() -> None:
+    ordered = obey(SERVED, seen(), Order("drain", "mac-a"), RULES).standing
+    assert ordered.ordered
+    lost = decide(
+        obey(ordered, seen(), Order("serve", "mac-a"), RULES).standing, seen(a=False), RULES
+    )
+    assert (lost.action, lost.standing.ordered) == ("serve", False)
 
 
 def test_failback_is_an_order_and_needs_a_fit_cell_unless_forced() -> None:
@@ -293,7 +371,7 @@ def test_whatever_happens_somebody_serves_or_it_is_an_emergency(
         standing = decision.standing
         assert bool(standing.serving) == (standing.mode == "normal")
         assert not standing.retired & set(standing.serving)
-        assert not (order is None and standing.drained != before.drained)
+        assert order is not None or before.drained - standing.drained <= set(standing.serving)
         assert standing.number >= before.number
         assert (decision.action in ("keep", "wait", "refuse")) == (standing.number == before.number)
         states = server_states(standing, view)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,6 +15,7 @@ import pytest
 from deployments.cell.ports import is_free
 from deployments.edge import haproxy
 from deployments.edge.haproxy import Edge, Files, HaproxyError
+from tests.deployments.replies import Replies, Server
 
 READY_TIMEOUT_S = 15.0
 
@@ -28,15 +27,13 @@ class Replica:
     application: str
     port: int
     seen: list[dict[str, str]] = field(default_factory=list)
-    server: ThreadingHTTPServer | None = None
+    server: Server | None = None
     draining: bool = False
 
     def start(self) -> None:
         replica = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Replies):
             def do_GET(self) -> None:
                 if self.path == "/-/routes":
                     status = 503 if replica.draining else 200
@@ -45,38 +42,17 @@ class Replica:
                     )
                     self.answer(status, text.encode())
                     return
-                replica.seen.append({name.lower(): value for name, value in self.headers.items()})
+                replica.seen.append(self.fields)
                 if self.path == "/hang-up":
                     self.close_connection = True
                     return
                 self.answer(200, str(replica.port).encode())
 
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.do_GET()
-
-            def answer(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """HAProxy resets its checks' connections; that is no error."""
-
-        self.server = Server(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.server = Server(self.port, Handler)
 
     def stop(self) -> None:
         if self.server is not None:
-            self.server.shutdown()
-            self.server.server_close()
+            self.server.end()
             self.server = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,10 +14,11 @@ import httpx
 import pytest
 
 from deployments.edge import sight
+from deployments.edge import steward as stewarding
 from deployments.edge.decision import Order
 from deployments.edge.steward import Steward
-from deployments.edge.steward_api import create_app
-from deployments.site.calling import CallFailed
+from deployments.edge.steward_api import create_app, server
+from deployments.site.calling import Caller, CallFailed
 from deployments.site.plan import HostPlan
 from tests.deployments.site.edges import Edges, running
 
@@ -119,14 +121,15 @@ async def test_emergency_is_activated_before_it_is_opened_and_ends_by_an_order(
 
 
 async def test_an_unfit_standby_is_kept_out_until_it_is_fit(site: Edges, steward: Steward) -> None:
-    site.replicas["mac-b"].condition = {**FIT, "blobs": {"missing": 2}}
+    site.replicas["mac-b"].condition = {**FIT, "blobs": {"missing": 3, "lost": 1}}
     await until(lambda: bool(steward.sight.faults("mac-b")))
     assert steward.sight.faults("mac-b") == ("2 documents are missing on it",)
     await asyncio.sleep(1.0)
     site.replicas["mac-a"].stop()
     await until(lambda: steward.last is not None and steward.last.action == "wait")
     assert (await ask(site))[0] == 503
-    site.replicas["mac-b"].condition = FIT
+    # What neither cell has does not keep it out.
+    site.replicas["mac-b"].condition = {**FIT, "blobs": {"missing": 1, "lost": 1}}
     await until(lambda: steward.standing.serving == ("mac-b",))
     assert await ask(site) == (200, "mac-b")
 
@@ -138,9 +141,107 @@ async def test_how_things_stand_outlives_the_steward(site: Edges, steward: Stewa
     assert again.standing.serving == ("mac-b",)
 
 
+def by(steward: Steward, peer: str | None) -> httpx.AsyncClient:
+    """A client whose certificate bears that name, as the server of the port tells the application."""
+    app = create_app(steward)
+
+    async def named(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": {"peer": peer}}, receive, send)
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(named), base_url="https://edge-1")
+
+
+async def test_orders_come_from_cells_and_edges_alone(site: Edges, steward: Steward) -> None:
+    order = {"kind": "drain", "cell": "mac-a"}
+    serving = server(steward)
+    task = asyncio.create_task(serving.serve())
+    callers = {name: Caller(site.plan.hosts[name].tls) for name in ("witness", "cloud", "mac-b")}
+    try:
+        await until(lambda: serving.started)
+
+        async def sent(name: str) -> Any:
+            return await callers[name].ask(
+                site.edge, site.edge.ports.steward, "/orders", timeout_s=5.0, body=order,
+                permitted=(200, 403),
+            )  # fmt: skip
+
+        for name in ("witness", "cloud"):
+            assert (await sent(name))["detail"] == "Orders come from cells and edges."
+        assert steward.standing.drained == frozenset()
+        assert (await sent("mac-b"))["action"] == "serve"
+        assert steward.standing.drained == {"mac-a"}
+    finally:
+        for caller in callers.values():
+            await caller.close()
+        serving.should_exit = True
+        await task
+    async with by(steward, None) as nobody:
+        assert (await nobody.post("/orders", json=order)).status_code == 403
+        assert (await nobody.get("/status")).status_code == 200
+
+
+async def test_an_edge_that_cannot_write_still_acts(
+    site: Edges, steward: Steward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, data: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(stewarding, "replace_file", refuse)
+    for name in ("mac-a", "mac-b"):
+        site.replicas[name].stop()
+    await until(lambda: steward.standing.mode == "emergency")
+    await until(lambda: steward.sight.is_up("cloud"))
+    assert await ask(site) == (200, "cloud")
+    assert steward.counts["unwritten"] > 0
+
+
+async def test_a_blind_edge_asks_the_other_one_to_take_the_address(
+    site: Edges, steward: Steward
+) -> None:
+    other = {"edge": "edge-2", "active": False, "reaches": ["mac-b"]}
+    for name in ("mac-a", "mac-b"):
+        site.replicas[name].stop()
+
+    def is_asked() -> bool:
+        steward.sight.other.tell(other)
+        return site.edge.gives_up.exists()
+
+    await until(is_asked)
+    assert steward.standing.mode == "normal"
+    site.replicas["mac-a"].start()
+    await until(lambda: steward.sight.is_up("mac-a"))
+    await asyncio.sleep(1.0)
+    touched = site.edge.gives_up.stat().st_mtime
+    await asyncio.sleep(1.5)
+    assert site.edge.gives_up.stat().st_mtime == touched, "it goes on asking"
+
+
+async def test_what_the_other_edge_decided_in_its_isolation_is_not_followed(
+    site: Edges, steward: Steward
+) -> None:
+    await until(lambda: steward.standing.has_served)
+    own = steward.standing
+    told = json.loads(json.dumps(steward.status()["standing"]))
+    lost = {
+        **told,
+        "serving": ["mac-b"],
+        "retired": ["mac-a"],
+        "number": own.number + 1,
+        "since": own.since + 60,
+    }
+    other = {"edge": "edge-2", "active": False, "reaches": ["mac-b"], "standing": lost}
+    steward.sight.other.tell(other)
+    await until(lambda: steward.standing.number == own.number + 2)
+    assert steward.standing.serving == ("mac-a",)
+    assert await ask(site) == (200, "mac-a")
+    ordered = {**lost, "number": own.number + 3, "ordered": True}
+    steward.sight.other.tell({**other, "standing": ordered})
+    await until(lambda: steward.standing.serving == ("mac-b",))
+    assert [line["action"] for line in decisions(site)] == ["keep", "learn"]
+
+
 async def test_status_orders_and_metrics_are_told_over_http(site: Edges, steward: Steward) -> None:
-    transport = httpx.ASGITransport(create_app(steward))
-    async with httpx.AsyncClient(transport=transport, base_url="https://edge-1") as client:
+    async with by(steward, "mac-a") as client:
         status = (await client.get("/status")).json()
         assert (status["edge"], status["active"], status["reaches"]) == (
             "edge-1",
@@ -163,7 +264,9 @@ async def test_status_orders_and_metrics_are_told_over_http(site: Edges, steward
     assert 'medrec_site_serving{cell="mac-b"} 1.0' in page
     assert 'medrec_site_mode{mode="normal"} 1.0' in page
     assert 'medrec_site_decision_total{action="serve"} 1.0' in page
-    assert "medrec_certificate_ends_s{" in page
+    samples = [line.rpartition(" ")[0] for line in page.splitlines() if line[:1] not in ("#", "")]
+    assert len(samples) == len(set(samples)), "Prometheus drops what is told twice"
+    assert any(sample.startswith("medrec_certificate_ends_s{") for sample in samples)
 
 
 class FakePatroni:

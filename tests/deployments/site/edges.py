@@ -7,12 +7,10 @@ import json
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -27,6 +25,7 @@ from deployments.site.local_files import put_certificates
 from deployments.site.plan import HostPlan, Plan, on_this_machine
 from deployments.site.ports import BLOCK
 from deployments.site.trust.authority import Authority, devices_folder
+from tests.deployments.replies import Replies, Server
 
 READY_TIMEOUT_S = 20.0
 SLOT_TIMEOUT_S = 180.0
@@ -43,14 +42,12 @@ class Replica:
     hang_up: bool = False
     condition: dict[str, object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    server: ThreadingHTTPServer | None = None
+    server: Server | None = None
 
     def start(self) -> None:
         replica = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Replies):
             def do_GET(self) -> None:
                 if self.path == "/-/routes":
                     self.answer(200, json.dumps({"/": "api"}).encode())
@@ -61,8 +58,7 @@ class Replica:
                 if self.path == "/internal/condition" and replica.condition is not None:
                     self.answer(200, json.dumps(replica.condition).encode())
                     return
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                replica.seen.append((self.command, self.path, headers))
+                replica.seen.append((self.command, self.path, self.fields))
                 if replica.pause_s:
                     time.sleep(replica.pause_s)
                 if replica.hang_up:
@@ -73,33 +69,11 @@ class Replica:
                     return
                 self.answer(200, replica.cell.encode())
 
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.do_GET()
-
-            def answer(self, status: int, body: bytes) -> None:
-                with suppress(OSError):
-                    self.send_response(status)
-                    self.send_header("content-length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """HAProxy resets its checks' connections; that is no error."""
-
-        self.server = Server(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.server = Server(self.port, Handler)
 
     def stop(self) -> None:
         if self.server is not None:
-            self.server.shutdown()
-            self.server.server_close()
+            self.server.end()
             self.server = None
 
 

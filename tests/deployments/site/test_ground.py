@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def test_processes_are_known_by_their_host_and_namespaces_go_without_a_trace(
     line = ground.command("witness", ["sleep", "30"], "medrec")
     process = subprocess.Popen(line)
     try:
-        assert ground.pids("witness") == {process.pid}
+        deadline = time.monotonic() + 10
+        while ground.pids("witness") != {process.pid}:  # it has to get there first
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert ground.pids("mac-a") == set()
     finally:
         process.kill()

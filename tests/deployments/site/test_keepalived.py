@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,21 @@ def test_the_check_fails_where_nobody_listens(tmp_path: Path) -> None:
         assert _checked(taken.getsockname()[1], tmp_path) != 0
 
 
+@pytest.mark.parametrize(("age_s", "passes"), [(0.0, False), (60.0, True)])
+def test_the_check_fails_while_the_steward_gives_the_address_up(
+    age_s: float, passes: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "gives-up").touch()
+    os.utime(tmp_path / "gives-up", (time.time() - age_s,) * 2)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        answer = b"HTTP/1.1 308 Permanent Redirect\r\n\r\n"
+        threading.Thread(target=_answer, args=(listener, answer), daemon=True).start()
+        assert (_checked(listener.getsockname()[1], tmp_path) == 0) == passes
+        socket.create_connection(listener.getsockname()).close()
+
+
 def _answer(listener: socket.socket, answer: bytes) -> None:
     connection, _ = listener.accept()
     with connection:
@@ -124,6 +141,9 @@ def _answer(listener: socket.socket, answer: bytes) -> None:
 
 def _checked(port: int, folder: Path) -> int:
     script = folder / CHECK
-    script.write_text(filled("check_haproxy.sh.j2", address="127.0.0.1", port=port))
+    gives_up = folder / "gives-up"
+    script.write_text(
+        filled("check_haproxy.sh.j2", address="127.0.0.1", port=port, gives_up=gives_up)
+    )
     script.chmod(0o755)
     return subprocess.run([script], capture_output=True, timeout=10, check=False).returncode

@@ -567,13 +567,16 @@ async def test_no_more_is_read_than_is_stored(ward: Ward, monkeypatch: pytest.Mo
 async def test_streams_at_once_are_bounded_and_counted_back(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.fhir.binary.AT_ONCE", 0)
+    def allow(most: int) -> None:
+        monkeypatch.setattr(content.Streams, "most", property(lambda _: most), raising=False)
+
+    allow(0)
     sent = {"content-type": "text/plain", **ward.context}
     async with ward.client() as client:
         refused = await client.post("/Binary", content=b"x", headers=sent)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "2"
-        monkeypatch.setattr("serve_app.fhir.binary.AT_ONCE", 1)
+        allow(1)
         for _ in range(3):
             made = await client.post("/Binary", content=b"x", headers=sent)
             assert made.status_code == 201

@@ -264,9 +264,24 @@ async def test_what_nobody_has_is_told_and_forgotten_with_its_row(pair: Pair, ow
     await pair.a.upload(DATA)
     for cell in (pair.a, pair.b):
         files.path_of(cell.folder, pair.blob()).unlink()
-    assert (await pair.b.keeper.lap())["missing"] == 1
+    figures = await pair.b.keeper.lap()
+    assert (figures["missing"], figures["lost"]) == (1, 1)
     owner.rows("DELETE FROM records.blob")
-    assert (await pair.b.keeper.lap())["missing"] == 0
+    figures = await pair.b.keeper.lap()
+    assert (figures["missing"], figures["lost"]) == (0, 0)
+
+
+async def test_what_a_backup_gave_back_to_one_machine_is_fetched_by_the_other(pair: Pair) -> None:
+    await pair.a.upload(DATA)
+    file, data = files.path_of(pair.a.folder, pair.blob()), b""
+    for cell in (pair.a, pair.b):
+        data = files.path_of(cell.folder, pair.blob()).read_bytes()
+        files.path_of(cell.folder, pair.blob()).unlink()
+    assert (await pair.b.keeper.lap())["lost"] == 1
+    file.write_bytes(data)
+    figures = await pair.b.keeper.lap()
+    assert (figures["missing"], figures["lost"]) == (0, 0)
+    assert pair.b.names() == pair.a.names()
 
 
 async def test_a_host_stores_and_reads_under_the_right_name_only(pair: Pair) -> None:

@@ -15,7 +15,7 @@ from configs.args import Limits
 from deployments.site.models.manifest import parse
 from deployments.site.models.store import Model, Store
 from deployments.site.models.switching import switch
-from serve_app.internal import models as internal
+from serve_app.fhir import content
 from serve_app.internal.models import model_routes
 from serve_app.surface import create_app
 from tests.deployments.site.models import stores
@@ -144,7 +144,7 @@ async def test_a_version_whose_manifest_is_damaged_is_not_offered(
 async def test_more_files_at_once_than_there_is_room_for_are_refused_in_order(
     client: httpx.AsyncClient, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(internal, "AT_ONCE", 0)
+    monkeypatch.setattr(content.Streams, "most", property(lambda _: 0), raising=False)
     answer = await client.get(f"{base(model)}/files/{WEIGHTS}", headers=HOST)
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "2"

@@ -143,7 +143,8 @@ async def test_the_commands_extend_review_export_and_merge(
     await asyncio.to_thread(emergency_work.review, there, None, as_json=False)
     assert "\tnote\temergency-note\tsuccess\t" in capsys.readouterr().out
     out = tmp_path / "emergency.export"
-    package = await asyncio.to_thread(emergency_work.export, there, None, out)
+    package, others = await asyncio.to_thread(emergency_work.export, there, None, out)
+    assert others == []
     assert out.stat().st_mode & 0o777 == 0o600
     assert len(package.notes) == 1
     assert b"adrenaline" not in out.read_bytes()

@@ -232,3 +232,11 @@ def test_a_cursor_is_a_number_and_an_id_and_nothing_else() -> None:
     assert (place.seq, place.id) == (12, id)
     for text in ("", "12", f"-1.{id}", f"1.{id.upper()}x", f"١.{id}", "1.x", f"{'9' * 19}.{id}"):
         assert place_of(text) is None
+
+
+async def test_a_text_that_does_not_open_keeps_nobody_from_their_alerts(ward: Ward) -> None:
+    sound, damaged = await ward.raised(), await ward.raised()
+    ward.owner.rows("UPDATE alerts.alert SET sealed = sealed || '\\x00' WHERE id = %s", damaged)
+    found, _ = await ward.alerts.listed(ward.physician, every=False, count=10, cursor=None)
+    assert {alert.id: alert.text for alert in found} == {sound: TEXT, damaged: None}
+    assert (await ward.alerts.acknowledge(ward.physician, damaged)).state == "acknowledged"

@@ -119,6 +119,23 @@ async def test_an_alert_that_went_on_in_both_keeps_both_and_is_told(
     assert kinds == [("raised",), ("acknowledged",), ("resolved",)]
 
 
+async def test_what_was_resolved_in_emergency_stays_so_though_the_site_went_on_calling(
+    ward: Ward, site: Connection
+) -> None:
+    """The copy goes on: what the site escalates before the return overwrites the row, not the events."""
+    id = await ward.raised()
+    async with site.transaction():
+        await merge(site, await exported(ward))
+    await ward.alerts.resolve(ward.physician, id)
+    escalated = "UPDATE alerts.alert SET state = 'escalated', due_at = now(), escalations = 1"
+    ward.owner.rows(escalated)
+    await site.execute(escalated)
+    async with site.transaction():
+        await merge(site, await exported(ward))
+    query = "SELECT state, due_at, escalations FROM alerts.alert"
+    assert await rows_of(site, query) == [("resolved", None, 1)]
+
+
 async def test_one_id_with_two_meanings_changes_nothing_and_is_told(
     ward: Ward, site: Connection
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.data.backup import blobs, keys, manifest, retention, store, wal
-from deployments.data.backup.errors import BackupError
+from deployments.data.backup.errors import BackupError, Damaged
 from deployments.data.backup.manifest import Figures, Manifest
 from deployments.data.backup.settings import BackupSettings
 from deployments.data.backup.vault import Stream, Vault
@@ -87,7 +87,7 @@ def test_wal_and_blobs_go_with_the_last_backup_that_needs_them(vault: Vault) -> 
     files = [entry.name.rpartition("/")[2] for entry in vault.entries("7/wal")]
     assert files == [*(wal.segment_name(1, number) for number in range(4, 8)), "00000002.history"]
     # `a` is not listed by what is kept, but it is younger than the oldest of them.
-    assert blobs.names_in(vault) == set(BLOBS)
+    assert set(blobs.parts_in(vault)) == set(BLOBS)
 
 
 def test_a_blob_erased_before_the_oldest_kept_backup_is_removed(vault: Vault) -> None:
@@ -95,7 +95,7 @@ def test_a_blob_erased_before_the_oldest_kept_backup_is_removed(vault: Vault) ->
     future = [replace(each, started_at=NOW + timedelta(days=1)) for each in every]
     done = retention.prune(vault, future, NOW, 1)
     assert (done.bases, done.blobs) == (1, 1)
-    assert blobs.names_in(vault) == set(BLOBS[1:])
+    assert set(blobs.parts_in(vault)) == set(BLOBS[1:])
 
 
 def test_a_place_that_lets_nothing_go_is_counted_and_not_fatal(
@@ -117,3 +117,14 @@ def test_what_was_broken_off_is_removed_after_two_days(vault: Vault) -> None:
     assert vault.has("7/base/20260101T000000Z-beef/base.tar/000000")
     retention.prune(vault, every, NOW + timedelta(days=3), 100)
     assert not vault.has("7/base/20260101T000000Z-beef/base.tar/000000")
+
+
+def test_one_manifest_that_does_not_open_hides_no_other(vault: Vault) -> None:
+    vault.create("7/base/20260101T000000Z-beef/manifest", b"{}")
+    with pytest.raises(Damaged, match="another version"):
+        manifest.every(vault)
+    found, unreadable = manifest.readable(vault)
+    assert len(found) == 3
+    assert unreadable == [
+        "the manifest of 20260101T000000Z-beef is of another version of this program"
+    ]

@@ -45,6 +45,14 @@ def test_a_base_backup_is_due_once_a_day(
     assert due(now, "02:00", newest, tried) == Decision(action, reason)
 
 
+def test_a_server_that_leads_anew_is_copied_at_once() -> None:
+    newest = MORNING - timedelta(hours=5)
+    decision = due(MORNING, "02:00", newest, None, has_moved=True)
+    assert (decision.action, "another server leads" in decision.reason) == ("base", True)
+    tried = MORNING - timedelta(seconds=60)
+    assert due(MORNING, "02:00", newest, tried, has_moved=True).action == "wait"
+
+
 def test_the_wals_age_is_that_of_the_last_moment_whose_changes_are_archived() -> None:
     moments = deque([(100.0, 10), (130.0, 20), (160.0, 30)])
     assert covered(moments, 9) is None
@@ -133,3 +141,26 @@ def test_ages_are_told_where_they_are_known_and_grow_with_the_clock() -> None:
     assert ages(told, 160.0) == {"base": 60.0}
     assert ages({**told, "wal_at": 150}, 160.0) == {"base": 60.0, "wal": 10.0}
     assert ages(None, 160.0) == {}
+
+
+def test_after_a_failover_a_base_backup_is_made_and_the_archive_counts_for_nothing_until_then(
+    site: World, tmp_path: Path
+) -> None:
+    run.run(site.settings)
+    loop = schedule(site, tmp_path, f"open({str(tmp_path / 'started')!r}, 'w')")
+    try:
+        loop.lap()
+        assert not loop._has_moved
+        assert not (tmp_path / "started").exists()
+        assert loop._newest is not None
+        # As if that had been made while another server led, on the timeline before.
+        loop._newest = (loop._newest[0], loop._newest[1] - 1)
+        loop._wal_at = before = time.time() - 3600
+        loop.lap()
+        site.archive()
+        loop.lap()
+        assert loop._wal_at == before
+        site.wait(lambda: (tmp_path / "started").exists())
+    finally:
+        loop.stopping.set()
+        loop.run()

@@ -81,6 +81,8 @@ def test_a_streams_missing_or_swapped_part_is_told(vault: Vault) -> None:
         list(vault.read_stream("s"))
     with pytest.raises(NotInBackup):
         list(vault.read_stream("never"))
+    # Several parts are on their way at a time: the last one alone says nothing of those before it.
+    assert not vault.is_whole("s")
 
 
 def test_the_writers_key_opens_nothing(vault: Vault, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from deployments.data.audit.chain import Audit
 from deployments.data.database import Database
 from deployments.data.emergency.activation import Activations
 from deployments.data.emergency.documents import text_of
-from deployments.data.emergency.merging import merge
+from deployments.data.emergency.merging import bring_back, merge
 from deployments.data.emergency.notes import Note, Notes
-from deployments.data.emergency.package import collect, opened
+from deployments.data.emergency.package import collect, noted, opened
 from deployments.data.emergency.standing import Standing
 from deployments.data.errors import Conflict, Invalid, NotFound, Unprocessable
 from deployments.data.places import Places
@@ -165,6 +165,24 @@ async def test_notes_become_documents_with_author_time_and_provenance_once(
     returned = owner.entries("emergency-return")
     assert [each["details"]["merged"] for each in returned] == [3, 0]
     assert returned[0]["details"]["head_hash"] == package.head[1]
+
+
+async def test_an_earlier_emergency_that_nobody_brought_back_comes_with_the_last_one(
+    ward: Ward, house: House, site: Places
+) -> None:
+    patient = await house.patient()
+    for _ in range(2):
+        await ward.begin()
+        await ward.write(house, patient)
+        await ward.end()
+    earlier, last = await noted(site.owner_dsn)
+
+    async def brought_back() -> list[tuple[str, int, int]]:
+        found = bring_back(site.owner_dsn, site, RecordsArgs())
+        return [(each.activation, each.merged, each.already) async for each in found]
+
+    assert await brought_back() == [(earlier.id, 1, 0), (last.id, 1, 0)]
+    assert await brought_back() == [(last.id, 0, 1)]
 
 
 async def test_what_cannot_be_merged_is_listed_with_its_reason_and_kept(

@@ -1,0 +1,59 @@
+"""A site that is still coming up answers, and ends when it is told to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from configs.reader import PROJECT_ROOT
+from deployments.cell.state import CellError
+from deployments.site import control, here
+
+pytestmark = [pytest.mark.cluster, pytest.mark.site]
+
+_MEDREC = (sys.executable, "-m", "serve_app.cli", "site")
+_STEP_S = 60.0
+
+
+def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "MEDREC_HOME": str(tmp_path)}
+    socket = tmp_path / here.LOCAL / control.SOCKET
+    with subprocess.Popen(
+        [*_MEDREC, "up", "--loopback"],
+        cwd=PROJECT_ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as site:  # fmt: skip
+        try:
+            _wait(lambda: socket.exists() and "haproxy" in _programs(site.pid))
+            with pytest.raises(CellError, match="still coming up"):
+                control.ask(socket, "lose", ["mac-a"])
+            started = psutil.Process(site.pid).children(recursive=True)
+            down = subprocess.run(
+                [*_MEDREC, "down"], cwd=PROJECT_ROOT, env=environment, text=True,
+                capture_output=True, timeout=_STEP_S, check=False,
+            )  # fmt: skip
+            assert (down.returncode, down.stdout) == (0, "stopped\n"), down.stderr
+            assert site.wait(_STEP_S) == 0
+            assert site.stdout is not None
+            assert site.stdout.read().endswith("stopped\n")
+            assert [process for process in started if process.is_running()] == []
+        finally:
+            site.kill()
+
+
+def _programs(pid: int) -> set[str]:
+    return {child.name() for child in psutil.Process(pid).children(recursive=True)}
+
+
+def _wait(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _STEP_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
