@@ -24,6 +24,7 @@ from deployments.site.trust.files import HostFiles
 pytestmark = [pytest.mark.cluster, pytest.mark.site, pytest.mark.slow]
 
 USER = "physician"
+CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
 NOTE = "Given during the emergency: paracetamol 1 g."
 _STEP_S = 60.0
 _BOOT_S = 420.0
@@ -103,7 +104,11 @@ async def _works_through_an_emergency(site: SiteProcess) -> None:
         patient = await written(desk, "Patient", name=[{"family": "Souza", "given": ["Ana"]}])
         about = {"reference": f"Patient/{patient}"}
         allergy = await written(
-            desk, "AllergyIntolerance", patient=about, code={"text": "Penicillin"}
+            desk,
+            "AllergyIntolerance",
+            patient=about,
+            code={"text": "Penicillin"},
+            clinicalStatus={"coding": [{"system": CLINICAL, "code": "active"}]},
         )
     at = time.time()
 
