@@ -33,7 +33,7 @@ class SiteProcess:
             "fake-time": ["--fake-time"],
             "small-disk": ["--disk-mb", str(disk_mb)],
         }.get(need, [])
-        self._home = Home((folder / f"site-{need or 'plain'}").resolve())
+        self._home = Home((folder / (need or "plain")).resolve())
         self._site = site
         self._process: subprocess.Popen[bytes] | None = None
         self._scene: Scene | None = None

@@ -16,7 +16,7 @@ from rich.markup import escape
 from configs.site import load_site
 from deployments.cell import state
 from deployments.cell.ports import MAX_OFFSET, OFFSET_STEP, Ports, is_free
-from deployments.cell.state import CellError
+from deployments.cell.state import HOME_VARIABLE, CellError
 from deployments.site import control, here
 from deployments.site.disks import small_disks, undo_disks
 from deployments.site.fake_time import fake_time_of
@@ -31,6 +31,8 @@ console = Console(highlight=False, soft_wrap=True)
 
 DOWN_TIMEOUT_S = 180.0
 _LOOK_S = 0.1
+# What HAProxy takes: it adds a suffix while it binds.
+_SOCKET_BYTES = 97
 
 
 def run(site_file: Path, *, loopback: bool, fake_time: bool, disk_mb: int) -> None:
@@ -43,6 +45,10 @@ def run(site_file: Path, *, loopback: bool, fake_time: bool, disk_mb: int) -> No
     base, offset = (LOOPBACK_BASE, 0) if apart else _free(len(site.members))
     kind = "namespaces" if apart else "loopback"
     plan = on_this_machine(site, folder, kind, base=base, cell_offset=offset)  # type: ignore[arg-type]
+    if max(len(os.fsencode(host.haproxy_socket)) for host in plan.hosts.values()) > _SOCKET_BYTES:
+        raise CellError(
+            f"{folder} is too long for the paths of sockets: choose a shorter {HOME_VARIABLE}"
+        )
     ground: Ground = (
         Namespaces(site, folder)
         if apart

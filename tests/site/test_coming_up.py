@@ -22,9 +22,12 @@ _MEDREC = (sys.executable, "-m", "serve_app.cli", "site")
 _STEP_S = 60.0
 
 
-def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(tmp_path: Path) -> None:
-    environment = {**os.environ, "MEDREC_HOME": str(tmp_path)}
-    socket = tmp_path / here.LOCAL / control.SOCKET
+def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("up")  # sockets have short paths
+    environment = {**os.environ, "MEDREC_HOME": str(home)}
+    socket = home / here.LOCAL / control.SOCKET
     with subprocess.Popen(
         [*_MEDREC, "up", "--loopback"],
         cwd=PROJECT_ROOT, env=environment, text=True,
@@ -46,6 +49,16 @@ def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(tmp_path: Path
             assert [process for process in started if process.is_running()] == []
         finally:
             site.kill()
+
+
+def test_a_home_whose_path_is_too_long_for_sockets_is_refused_at_once(tmp_path: Path) -> None:
+    environment = {**os.environ, "MEDREC_HOME": str(tmp_path / ("long" * 10))}
+    refused = subprocess.run(
+        [*_MEDREC, "up", "--loopback"], cwd=PROJECT_ROOT, env=environment, text=True,
+        capture_output=True, timeout=_STEP_S, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "choose a shorter MEDREC_HOME" in refused.stderr + refused.stdout
 
 
 def _programs(pid: int) -> set[str]:
