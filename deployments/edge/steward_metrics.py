@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from deployments.cell.disks import free_ratios
+from deployments.edge.primary import LEADS, MAY_LEAD
 from deployments.edge.steward import Steward
 from deployments.site.trust.renewal import certificate_ends
 
@@ -84,11 +85,11 @@ class StewardCollector(Collector):
     def _database(self, cells: Mapping[str, float]) -> Iterator[GaugeMetricFamily]:
         members = self._steward.sight.members()
         roles = {name: str(member.get("role")) for name, member in members.items()}
-        leads = {name: float(roles.get(name) in ("leader", "master", "primary")) for name in cells}
+        leads = {name: float(roles.get(name) in LEADS) for name in cells}
         yield _gauge(
             "medrec_site_database_primary", "1 for the cell of PostgreSQL's primary.", "cell", leads
         )
-        standbys = sum(role in ("sync_standby", "quorum_standby") for role in roles.values())
+        standbys = sum(role in MAY_LEAD for role in roles.values())
         yield _single(
             "medrec_site_synchronous_standbys", "Synchronous standbys of PostgreSQL.", standbys
         )

@@ -116,8 +116,8 @@ class Vault:
 
     def read_stream(self, name: str) -> Iterator[bytes]:
         """The parts in order. Raises `NotInBackup` and `Damaged`, also at the end of it."""
-        names = [entry.name for entry in self.entries(name)]
-        if names != [part_name(name, number) for number in range(len(names))]:
+        names = self._parts_of(name)
+        if names is None:
             raise NotInBackup(f"a part of {name} is missing in the backup")
         if not names:
             raise NotInBackup(f"{name} is not in the backup")
@@ -139,10 +139,16 @@ class Vault:
 
     def is_whole(self, name: str) -> bool:
         """Whether all of a stream's parts are there: they are written several at a time."""
-        names = [entry.name for entry in self.entries(name)]
-        if not names or names != [part_name(name, number) for number in range(len(names))]:
+        names = self._parts_of(name)
+        if not names:
             return False
         return objects.says_last(self.store.read_start(f"{self.site}/{names[-1]}", objects.HEADER))
+
+    def _parts_of(self, name: str) -> list[str] | None:
+        """The names of a stream's parts; None where one before the last is missing."""
+        names = [entry.name for entry in self.entries(name)]
+        wanted = [part_name(name, number) for number in range(len(names))]
+        return names if names == wanted else None
 
     def _opened(self, name: str) -> Opened:
         if self._key is None:
