@@ -119,15 +119,18 @@ class Database(Strict):
         default=20, description="Seconds that a leader's lease lasts without renewal."
     )
     loop_wait_s: Annotated[int, Field(ge=1)] = Field(
-        default=10,
-        description="Seconds between two looks of Patroni. The lease was renewed up to so long before "
-        "its leader was lost: a longer wait means a shorter way to its end, and later looks.",
+        default=3, description="Seconds between two looks of Patroni, which renew a leader's lease."
     )
     retry_timeout_s: Annotated[int, Field(ge=3)] = Field(
         default=5, description="Seconds that Patroni tries etcd and PostgreSQL again."
     )
     primary_start_timeout_s: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Seconds that a crashed primary may take to start before failover."
+    )
+    silence_s: Annotated[float, Field(ge=3)] = Field(
+        default=5.0,
+        description="Seconds that the primary's Patroni must be silent to the edge, and its PostgreSQL "
+        "to the synchronous standby, before the edge ends the leader's lease; from `ttl_s` on: never.",
     )
     lag_warning_ms: Annotated[int, Field(ge=1)] = Field(
         default=100, description="Replication lag at which the site is told of it."
@@ -151,6 +154,10 @@ class Failover(Strict):
     )
     hold_s: Seconds = Field(
         default=3.0, description="Seconds that no cell answers before emergency is decided."
+    )
+    start_s: Seconds = Field(
+        default=300.0,
+        description="Seconds that cells may take to come once the edges are up, before emergency.",
     )
     unfit_hold_s: Seconds = Field(
         default=30.0,

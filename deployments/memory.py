@@ -105,7 +105,7 @@ def replicas_of(details: Mapping[str, Any]) -> list[Replica]:
 
 
 class Processes:
-    """The machine's processes at one moment: one pass over them serves every question."""
+    """Who is whose child on the machine at one moment; how much each holds is asked anew each time."""
 
     def __init__(self) -> None:
         self._children: dict[int, list[int]] = {}

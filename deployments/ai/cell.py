@@ -39,6 +39,8 @@ LAP_S = 1.0
 CALL_TIMEOUT_S = 5.0
 DESCRIBE_EVERY_LAPS = 5
 SYSTEM_EVERY_LAPS = 10
+# One pass over every process of a machine costs as much as all else that a lap does.
+TREE_EVERY_LAPS = 5
 LATE_S = 20.0
 
 
@@ -59,6 +61,7 @@ class Cell:
         self._replicas: list[Replica] = []
         self._gone: frozenset[str] = frozenset()
         self._system_gb = 0.0
+        self._tree = Processes()
         self._lap_s = time.monotonic()
         self._meters = CellMeters(home())
         self._loop = asyncio.get_running_loop().create_task(self._run())
@@ -108,6 +111,8 @@ class Cell:
             try:
                 if lap % DESCRIBE_EVERY_LAPS == 0 or len(self._cards) < len(self._models):
                     await self._describe()
+                if lap % TREE_EVERY_LAPS == 0:
+                    self._tree = await asyncio.to_thread(Processes)
                 await self._guard()
                 if lap % SYSTEM_EVERY_LAPS == 0:
                     self._system_gb = await asyncio.to_thread(_system_gb, self._uses)
@@ -134,7 +139,7 @@ class Cell:
         budgets_gb = {**memory_budgets_gb(ray.cluster_resources()), **self._override}
         metal_gb = await self._metal_gb() if sys.platform == "darwin" else {}
         self._uses, self._gone = await asyncio.to_thread(
-            _measure, budgets_gb, self._replicas, metal_gb
+            _measure, budgets_gb, self._replicas, metal_gb, self._tree
         )
         for pool, use in self._uses.items():
             now_s = time.monotonic()
@@ -166,9 +171,12 @@ class Cell:
 
 
 def _measure(
-    budgets_gb: Mapping[str, float], replicas: list[Replica], metal_gb: Mapping[int, float]
+    budgets_gb: Mapping[str, float],
+    replicas: list[Replica],
+    metal_gb: Mapping[int, float],
+    tree: Processes,
 ) -> tuple[dict[str, PoolUse], frozenset[str]]:
-    return measure(budgets_gb, replicas, _charges(), metal_gb, Processes().resident_gb)
+    return measure(budgets_gb, replicas, _charges(), metal_gb, tree.resident_gb)
 
 
 def _charges() -> list[Charge]:

@@ -44,7 +44,8 @@ class Seen:
     """What one edge sees. `now` is Unix time; cells with the primary first.
 
     `is_active`: this edge has the clients' address; `follows`: the other has it, and was heard lately.
-    `others_reach`: cells that the other edge reaches.
+    `others_reach`: cells that the other edge reaches. `is_starting`: the edges have begun to look a
+    while ago, and no cell has been up since.
     """
 
     now: float
@@ -53,6 +54,7 @@ class Seen:
     is_active: bool = True
     others_reach: frozenset[str] = frozenset()
     follows: bool = False
+    is_starting: bool = False
 
     def cell(self, name: str) -> CellSeen | None:
         """The cell of that name."""
@@ -200,6 +202,9 @@ def _instead(standing: Standing, seen: Seen, rules: Rules, lost: frozenset[str])
         return Decision("wait", reason, waiting)
     if not standing.has_served:
         return Decision("wait", "no cell has served yet: the site is being started", waiting)
+    if seen.is_starting:
+        # After a power cut edges are back in seconds, cells in minutes.
+        return Decision("wait", "the site is being started: no cell is up yet", waiting)
     if silent_s < rules.hold_s:
         return Decision("wait", f"no cell answers, for {silent_s:.1f} s now", waiting)
     return _to_emergency(waiting, seen, rules, f"no cell has answered for {silent_s:.0f} s")

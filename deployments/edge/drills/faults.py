@@ -10,6 +10,7 @@ from typing import Literal
 from deployments.cell.state import CellError
 from deployments.edge.decision import Order, OrderKind
 from deployments.edge.drills.scene import Cast, Scene, send
+from deployments.edge.primary import standbys_of
 from deployments.site import fake_time
 from deployments.site.disks import FILLER
 
@@ -120,15 +121,15 @@ def _kill_standby(scene: Scene, cast: Cast) -> None:
         raise CellError("PostgreSQL has no standby")
     _kill_postgres(scene, cast.standby)
     # Patroni takes the standby out of the synchronous ones before writes go on alone.
-    scene.wait(lambda: "sync_standby" not in _roles(scene), 20)
-    scene.wait(lambda: "sync_standby" in _roles(scene), 120)
+    scene.wait(lambda: not _stands_by(scene), 20)
+    scene.wait(lambda: _stands_by(scene), 120)
 
 
-def _roles(scene: Scene) -> list[str]:
+def _stands_by(scene: Scene) -> bool:
     try:
-        return [str(member.get("role")) for member in scene.inside.cluster().values()]
+        return bool(standbys_of(scene.inside.cluster()))
     except CellError:
-        return []
+        return False
 
 
 def _fill_disk(scene: Scene, cast: Cast) -> None:
@@ -281,7 +282,7 @@ def _hand_over(scene: Scene, cast: Cast) -> None:
 
 
 def _take_back(scene: Scene, cast: Cast) -> None:
-    scene.wait(lambda: "sync_standby" in _roles(scene), 120)
+    scene.wait(lambda: _stands_by(scene), 120)
     scene.inside.order(Order("serve", cast.serving))
     if cast.primary == cast.serving and cast.standby is not None:
         scene.inside.switch_over(cast.standby, cast.primary)

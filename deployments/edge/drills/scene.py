@@ -15,7 +15,7 @@ import psutil
 
 from deployments.cell.state import CellError
 from deployments.edge.decision import Order
-from deployments.edge.primary import LEADS, WELL, leader_of
+from deployments.edge.primary import WELL, leader_of, standbys_of
 from deployments.site import control
 from deployments.site.here import Place
 from deployments.site.inside import Inside
@@ -94,7 +94,7 @@ class Scene:
         told = self.told()
         members = self.inside.cluster()
         leader = leader_of(members)
-        followers = [name for name, m in members.items() if m.get("role") == "sync_standby"]
+        followers = standbys_of(members)
         serving = told["standing"]["serving"]
         if leader is None or not serving:
             raise CellError("the site has no primary, or nobody serves")
@@ -123,10 +123,10 @@ class Scene:
             if not cell["is_up"]:
                 found.append(f"{cell['name']} does not answer")
             found += [f"{cell['name']}: {fault}" for fault in cell["faults"]]
-        roles = [m.get("role") for m in told["database"].values() if m.get("state") in WELL]
-        if len(self.plan.cells) > 1 and "sync_standby" not in roles:
+        members = {n: m for n, m in told["database"].items() if m.get("state") in WELL}
+        if len(self.plan.cells) > 1 and not standbys_of(members):
             found.append("PostgreSQL has no synchronous standby")
-        if not any(role in LEADS for role in roles):
+        if leader_of(members) is None:
             found.append("PostgreSQL has no primary")
         found += [f"etcd of {host} is not well" for host, well in told["etcd"].items() if not well]
         if (cloud := told["cloud"]) is not None:
@@ -164,8 +164,7 @@ class Scene:
             self.inside.order(Order("serve", first))
         members = self.inside.cluster()
         leader = leader_of(members)
-        stands_by = members.get(first, {}).get("role") == "sync_standby"
-        if others and stands_by and leader is not None:
+        if others and first in standbys_of(members) and leader is not None:
             self.inside.switch_over(leader, first)
             is_home = False
         if not is_home and self.wait_whole(timeout_s) is None:

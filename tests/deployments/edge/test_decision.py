@@ -177,6 +177,17 @@ def test_a_site_that_is_only_starting_is_no_emergency() -> None:
     )
 
 
+def test_cells_that_come_later_than_the_edges_are_not_lost() -> None:
+    before = replace(SERVED, silent_since=100.0)
+    after_a_power_cut = seen(200.0, a=False, b=False)
+    decision = decide(before, replace(after_a_power_cut, is_starting=True), RULES)
+    assert (decision.action, decision.reason) == (
+        "wait",
+        "the site is being started: no cell is up yet",
+    )
+    assert decide(before, after_a_power_cut, RULES).action == "emergency"
+
+
 def test_a_cell_that_is_only_slow_is_no_emergency_for_two_minutes() -> None:
     before = decide(SERVED, seen(100.0, a=False, b=False), RULES).standing
     slow = Seen(200.0, (CellSeen("mac-a", False, is_heard=True), CellSeen("mac-b", False)), CLOUD)

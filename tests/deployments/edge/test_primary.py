@@ -9,7 +9,7 @@ import pytest
 
 from configs.reader import PROJECT_ROOT
 from configs.site import load_site
-from deployments.edge.primary import Disk, Move, move_for_room
+from deployments.edge.primary import Disk, Move, Spoken, move_for_room, move_for_silence
 from deployments.edge.sight import Sight
 
 MIB = 2**20
@@ -49,6 +49,58 @@ def test_it_stays_without_need_or_without_somebody_fit(
     members: dict[str, Any], disks: dict[str, Disk]
 ) -> None:
     assert move_for_room(members, disks) is None
+
+
+LOST = {"state": "running", "role": "replica", "sync_standby": True}
+FOLLOWS = {**LOST, "replication_state": "streaming"}
+SILENT, SPEAKS = Spoken({"state": "running", "role": "primary"}, 5.1), Spoken({}, 4.9)
+
+
+def test_a_primary_that_edge_and_standby_hear_nothing_of_is_not_waited_for() -> None:
+    move = move_for_silence(MEMBERS, {"mac-a": SILENT, "mac-b": Spoken(LOST, 0.4)}, 5.0)
+    reason = "mac-a's database is silent for 5 s, to mac-b as well, which follows it"
+    assert move == Move("mac-a", "mac-b", reason)
+    archive = Spoken({**LOST, "replication_state": "in archive recovery"}, 0.4)
+    assert move_for_silence(MEMBERS, {"mac-a": SILENT, "mac-b": archive}, 5.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("primary", "standby"),
+    [
+        (SPEAKS, Spoken(LOST, 0.4)),
+        (SILENT, Spoken(FOLLOWS, 0.4)),
+        (SILENT, Spoken(LOST, 3.1)),
+        (SILENT, Spoken({}, 60.0)),
+        (SILENT, Spoken({**LOST, "sync_standby": False}, 0.4)),
+        (SILENT, Spoken({"state": "running", "role": "replica"}, 0.4)),
+        (SILENT, Spoken({**LOST, "state": "starting"}, 0.4)),
+        (SILENT, Spoken({**LOST, "pause": True}, 0.4)),
+    ],
+)
+def test_it_keeps_its_lease_while_anybody_hears_it_or_nobody_could_follow(
+    primary: Spoken, standby: Spoken
+) -> None:
+    assert move_for_silence(MEMBERS, {"mac-a": primary, "mac-b": standby}, 5.0) is None
+
+
+def test_without_a_leader_there_is_no_lease_to_end() -> None:
+    spoken = {"mac-a": SILENT, "mac-b": Spoken(LOST, 0.4)}
+    assert move_for_silence({}, spoken, 5.0) is None
+    assert move_for_silence({"mac-c": MEMBERS["mac-a"]}, spoken, 5.0) is None
+
+
+def test_silence_is_counted_from_the_last_word_or_from_the_steward_s_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sight = Sight(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"))
+    begun = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: begun + 10)
+    sight.databases["mac-b"].tell(FOLLOWS)
+    monkeypatch.setattr(time, "monotonic", lambda: begun + 14)
+    spoken = sight.spoken()
+    assert spoken["mac-b"] == Spoken(FOLLOWS, 4)
+    assert spoken["mac-a"].status == {}
+    assert spoken["mac-a"].silent_s == pytest.approx(14, abs=1)
 
 
 def test_a_large_disk_is_short_at_two_gibibytes_and_roomy_at_six_so_that_nothing_swings() -> None:

@@ -19,7 +19,7 @@ from deployments.edge.decision import Order
 from deployments.edge.steward import Steward
 from deployments.edge.steward_api import create_app, server
 from deployments.site.calling import Caller, CallFailed
-from deployments.site.plan import HostPlan
+from deployments.site.plan import HostPlan, Plan
 from tests.deployments.site.edges import Edges, running
 
 WAIT_S = 20.0
@@ -139,6 +139,28 @@ async def test_how_things_stand_outlives_the_steward(site: Edges, steward: Stewa
     again = Steward(site.plan, site.edge)
     assert again.standing.drained == {"mac-a"}
     assert again.standing.serving == ("mac-b",)
+
+
+async def test_a_site_that_is_started_again_waits_for_its_cells_before_it_is_an_emergency(
+    site: Edges, steward: Steward
+) -> None:
+    await until(lambda: steward.standing.has_served)
+    again = Steward(site.plan, site.edge)
+    for name in ("mac-a", "mac-b"):
+        site.replicas[name].stop()
+    await until(lambda: not steward.sight.is_up("mac-a") and not steward.sight.is_up("mac-b"))
+    task = asyncio.create_task(again.run())
+    try:
+        await until(lambda: again.last is not None and "being started" in again.last.reason)
+        await asyncio.sleep(1.0)
+        assert again.standing.mode == "normal"
+        # The other edge has seen them since, so that they are lost and not late.
+        again.sight.other.tell({"edge": "edge-2", "active": False, "reached": True})
+        await until(lambda: again.standing.mode == "emergency")
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def by(steward: Steward, peer: str | None) -> httpx.AsyncClient:
@@ -267,6 +289,37 @@ async def test_status_orders_and_metrics_are_told_over_http(site: Edges, steward
     samples = [line.rpartition(" ")[0] for line in page.splitlines() if line[:1] not in ("#", "")]
     assert len(samples) == len(set(samples)), "Prometheus drops what is told twice"
     assert any(sample.startswith("medrec_certificate_ends_s{") for sample in samples)
+
+
+@pytest.mark.parametrize("error", [None, CallFailed("edge-1 does not answer")])
+async def test_a_silent_primary_s_lease_is_ended_once_in_a_while_and_put_on_record(
+    site: Edges, steward: Steward, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    ended = []
+
+    async def end_lease(caller: Caller, plan: Plan, leader: str) -> None:
+        ended.append(leader)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(stewarding, "end_lease", end_lease)
+    members = [{"name": "mac-a", "role": "leader"}, {"name": "mac-b", "role": "sync_standby"}]
+    standby = {"state": "running", "role": "replica", "sync_standby": True}
+    steward.sight.since -= 60
+
+    def told(replication: str) -> None:
+        steward.sight.patroni.tell({"members": members})
+        steward.sight.databases["mac-b"].tell({**standby, "replication_state": replication})
+
+    for _ in range(15):
+        told("streaming")
+        await asyncio.sleep(0.1)
+    assert not ended, "its standby hears it"
+    for _ in range(20):
+        told("in archive recovery")
+        await asyncio.sleep(0.1)
+    assert ended == ["mac-a"]
+    assert [line["action"] for line in decisions(site)] == ["end-lease"]
 
 
 class FakePatroni:

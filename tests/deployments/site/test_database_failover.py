@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -25,7 +26,8 @@ from configs.site import load_site
 from deployments.data import postgres_account
 from deployments.data.durable import replace_file
 from deployments.data.postgres import APPLICATION, OWNER
-from deployments.site.calling import context
+from deployments.edge.lease import end_lease
+from deployments.site.calling import Caller, context
 from deployments.site.etcd import etcd_config
 from deployments.site.passwords import COPY, Passwords
 from deployments.site.patroni import patroni_config, pgpass
@@ -86,6 +88,19 @@ class Databases:
         patroni.kill()
         patroni.wait()
         self._kill_servers(host)
+
+    @contextmanager
+    def frozen(self, host: HostPlan) -> Iterator[None]:
+        """Patroni and every PostgreSQL process of the host stop, as when its machine hangs."""
+        processes = [psutil.Process(self.running[f"{host.name}/patroni"].pid), *self._servers(host)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def deaf(self, host: HostPlan) -> Iterator[None]:
@@ -243,6 +258,40 @@ def test_the_standby_leads_with_every_committed_row_and_the_old_leader_is_rewoun
     log = (databases.folder / f"{leader.name}-patroni.log").read_text()
     assert "pg_rewind exit code=0" in log, log[-3000:]
     print(f"\nup {up_s:.1f} s, failover {took_s:.1f} s, redundant again after {back_s:.1f} s")
+
+
+async def test_a_frozen_leader_whose_lease_is_ended_is_followed_at_once_and_wakes_as_a_standby(
+    databases: Databases,
+) -> None:
+    both = {"leader", "sync_standby"}
+    databases.wait("a leader and a synchronous standby", lambda: _roles(databases) == both)
+    leader, standby = _by_role(databases)
+    caller = Caller(databases.plan.edges[0].tls)
+    try:
+        await end_lease(caller, databases.plan, standby.name)
+        await asyncio.sleep(2)
+        assert _by_role(databases) == (leader, standby), "a lease that another holds was ended"
+        with databases.frozen(leader):
+            frozen = time.monotonic()
+            # The standby's stream has ended after this, as the steward would see.
+            await asyncio.sleep(databases.plan.site.database.silence_s + 1)
+            await end_lease(caller, databases.plan, leader.name)
+            databases.wait("a write on the standby", lambda: _wrote(databases, standby, 4))
+            took_s = time.monotonic() - frozen
+        thawed = time.monotonic()
+        while time.monotonic() - thawed < 5:
+            # One that wakes within its old lease must not take itself for the leader.
+            assert not _wrote(databases, leader, 5)
+            await asyncio.sleep(0.2)
+    finally:
+        await caller.close()
+    # Renewed at the latest look before, it would have ended no sooner by itself.
+    rules = databases.plan.site.database
+    assert took_s < rules.ttl_s - rules.loop_wait_s
+    databases.wait("both again", lambda: _roles(databases) == both)
+    assert _by_role(databases) == (standby, leader)
+    databases.wait("the row on the old leader", lambda: 4 in _rows(databases, leader))
+    assert 5 not in _rows(databases, standby)
 
 
 def test_patronictl_lists_the_members_by_the_rendered_configuration(databases: Databases) -> None:

@@ -58,7 +58,7 @@ def test_etcd_asks_every_client_and_member_for_a_certificate(real: Plan) -> None
 def test_patroni_has_the_settings_of_the_site_file(real: Plan) -> None:
     found = _patroni(real, "mac-a")
     dcs = found["bootstrap"]["dcs"]
-    assert (dcs["ttl"], dcs["loop_wait"], dcs["retry_timeout"]) == (20, 10, 5)
+    assert (dcs["ttl"], dcs["loop_wait"], dcs["retry_timeout"]) == (20, 3, 5)
     assert dcs["primary_start_timeout"] == 10
     assert (dcs["synchronous_mode"], dcs["synchronous_mode_strict"]) == (True, False)
     assert dcs["failsafe_mode"]
