@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from deployments.site import control, here
 pytestmark = [pytest.mark.cluster, pytest.mark.site]
 
 _MEDREC = (sys.executable, "-m", "serve_app.cli", "site")
-_STEP_S = 60.0
+_STEP_S, _UP_S = 60.0, 600.0
 
 
 def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(
@@ -51,6 +53,39 @@ def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(
             site.kill()
 
 
+@pytest.mark.slow
+def test_on_one_loopback_a_whole_site_comes_up_as_it_says(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("all")
+    environment = {**os.environ, "MEDREC_HOME": str(home)}
+    output = home / "site.out"
+    with (
+        output.open("wb") as stream,
+        subprocess.Popen(
+            [*_MEDREC, "up", "--loopback"],
+            cwd=PROJECT_ROOT, env=environment,
+            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        ) as site,
+    ):  # fmt: skip
+        try:
+            _wait(lambda: site.poll() is not None or "ready at" in output.read_text(), _UP_S)
+            line = next(s for s in output.read_text().splitlines() if s.strip().startswith("curl"))
+            mode = subprocess.run(
+                shlex.split(line), capture_output=True, timeout=_STEP_S, check=True
+            )
+            assert json.loads(mode.stdout)["mode"] == "normal"
+            status = subprocess.run(
+                [*_MEDREC, "status"], cwd=PROJECT_ROOT, env=environment, text=True,
+                capture_output=True, timeout=_STEP_S, check=True,
+            )  # fmt: skip
+            assert "sync_standby streaming" in status.stdout
+            site.terminate()
+            assert site.wait(_UP_S) == 0
+        finally:
+            site.kill()
+
+
 def test_a_home_whose_path_is_too_long_for_sockets_is_refused_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "MEDREC_HOME": str(tmp_path / ("long" * 10))}
     refused = subprocess.run(
@@ -65,8 +100,8 @@ def _programs(pid: int) -> set[str]:
     return {child.name() for child in psutil.Process(pid).children(recursive=True)}
 
 
-def _wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _STEP_S
+def _wait(true: Callable[[], bool], most_s: float = _STEP_S) -> None:
+    deadline = time.monotonic() + most_s
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)

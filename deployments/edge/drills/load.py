@@ -54,9 +54,9 @@ class Pace:
     """Seconds between two requests of a kind, and how many may be under way; 0.0: none."""
 
     plain_s: float = 0.1
-    record_s: float = 0.25
-    write_s: float = 0.25
-    chat_s: float = 1.0
+    record_s: float = 0.5
+    write_s: float = 0.5
+    chat_s: float = 2.0
     mode_s: float = 0.0
     with_socket: bool = True
     most: int = 64
