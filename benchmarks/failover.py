@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from benchmarks.failover_site import SiteProcess
+from benchmarks.machine import commit
 from benchmarks.quantiles import quantile
 from benchmarks.report import Chart, Column, Draft, Report, verdict
 from deployments.cell.state import CellError
@@ -161,7 +162,7 @@ def _once(
         return
     values = found.values()
     values.pop("timeline")
-    journal.add(values)
+    journal.add({**values, "commit": commit()})
     for problem in found.problems:
         tell(f"{fault.name}: {problem}")
     if found.restored_s is None or site.scene.ailments():

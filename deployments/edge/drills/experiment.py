@@ -19,7 +19,7 @@ from deployments.edge.drills.outcome import KINDS, Kind, Moments, Noticed, Outco
 from deployments.edge.drills.primaries import Primaries
 from deployments.edge.drills.scene import Cast, Scene
 
-WARM_UP_S = 5.0
+WARM_UP_S = 7.0
 WHOLE_TIMEOUT_S = 600.0
 Tell = Callable[[str], None]
 

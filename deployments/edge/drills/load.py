@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 import uuid
@@ -23,6 +24,15 @@ from deployments.edge.drills.outcome import Kind, Outcome
 DEADLINE_S = 35.0
 # As docs/http.md asks: a first packet that nobody took is sent again by the system after 1 and 3 s.
 _CONNECT_S = 5.0
+# An edge that is lost says no goodbye: who has sent everything and waits is told by a probe alone.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
 _REPEAT_S = 0.25
 _AGAIN = (429, 502, 503, 504)
 IDENTIFIER = "urn:medical-record:drill"
@@ -238,6 +248,7 @@ def client_of(target: Target, certificate: ssl.SSLContext | None = None) -> http
         verify=certificate or target.tls,
         http2=False,
         limits=httpx.Limits(max_connections=256, max_keepalive_connections=32),
+        socket_options=_KEEPALIVE,
     )
     return httpx.AsyncClient(
         base_url=f"https://{target.address}:{target.port}",
