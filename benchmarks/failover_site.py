@@ -12,6 +12,7 @@ from typing import Self
 
 from configs.reader import PROJECT_ROOT
 from deployments.cell.state import CellError, Home
+from deployments.edge.decision import Order
 from deployments.edge.drills.faults import Need
 from deployments.edge.drills.load import Target
 from deployments.edge.drills.scene import Scene
@@ -100,6 +101,10 @@ class SiteProcess:
         self._scene = Scene(place)
         assert place.namespaces is not None
         enter(place.namespaces.name(CLIENT))
+        if self._scene.told()["standing"]["mode"] == "emergency":
+            # A series that was broken off has left it so; a site that starts goes on as it stood.
+            first = place.plan.site.cells[0]
+            self._scene.inside.order(Order("return", first, is_forced=True))
 
     def _stop(self) -> None:
         if self._scene is not None:
