@@ -1,4 +1,4 @@
-"""Clocks that can jump: libfaketime before the programs of each cell, steered by a file a host."""
+"""A clock that can jump: libfaketime before the programs of the cell that serves, steered by a file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _FOLDERS = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/fa
 def fake_time_of(plan: Plan) -> dict[str, Mapping[str, str]]:
     """Environments by host under which clocks follow `<home>/site/faketime`. Raises `CellError`.
 
-    Only the time of day jumps: monotonic clocks do not, on a real machine either.
+    The first cell's alone: each look at a clock costs a multiple there. Only the time of day jumps:
+    monotonic clocks do not, on a real machine either.
     """
     library = next((p for f in _FOLDERS if (p := Path(f) / "libfaketimeMT.so.1").exists()), None)
     if library is None:
         raise CellError("libfaketime was not found: make system installs it")
     found: dict[str, Mapping[str, str]] = {}
-    for host in plan.cells:
+    for host in plan.cells[:1]:
         host.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         set_offset(host, 0)
         found[host.name] = {
@@ -36,7 +37,10 @@ def fake_time_of(plan: Plan) -> dict[str, Mapping[str, str]]:
 
 
 def set_offset(host: HostPlan, seconds: int) -> None:
-    """Let the host's clocks jump to so many seconds from the true time, within a second."""
+    """Let the host's clocks jump to so many seconds from the true time, within a second.
+
+    Without an effect on a host that `fake_time_of` does not name.
+    """
     file = host.folder / FILE
     file.write_text(f"{seconds:+d}s\n", encoding="ascii")
     file.chmod(0o644)

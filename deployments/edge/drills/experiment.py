@@ -125,6 +125,10 @@ async def _under_load(
         ended_s = time.monotonic() - back
         took_s = await asyncio.to_thread(scene.wait_whole, heal_s)
         restored_s = None if took_s is None else ended_s + took_s
+    except asyncio.CancelledError:
+        # Told to end: threads that wait for the site would hold the process for minutes.
+        scene.interrupt()
+        raise
     finally:
         if not mended:
             await asyncio.to_thread(fault.end, scene, cast)

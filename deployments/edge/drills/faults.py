@@ -149,6 +149,8 @@ def _free_disk(scene: Scene, cast: Cast) -> None:
 
 
 def _jump(scene: Scene, cast: Cast) -> None:
+    if cast.serving != scene.plan.cells[0].name:
+        raise CellError(f"{cast.serving} serves: only the first cell's clock can jump")
     fake_time.set_offset(scene.host(cast.serving), _JUMP_S)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -46,6 +47,7 @@ class Scene:
         self.place = place
         self.inside: Inside = place.inside()
         self._socket = place.folder / control.SOCKET
+        self._interrupted = threading.Event()
 
     def close(self) -> None:
         """Give up the way in."""
@@ -148,7 +150,7 @@ class Scene:
                 since = now
             elif now - since >= STEADY_S:
                 return since - began
-            time.sleep(_POLL_S)
+            self._pause()
         return None
 
     def come_home(self, timeout_s: float) -> None:
@@ -178,8 +180,16 @@ class Scene:
         while time.monotonic() - began < timeout_s:
             if done():
                 return time.monotonic() - began
-            time.sleep(_POLL_S)
+            self._pause()
         return None
+
+    def interrupt(self) -> None:
+        """End what waits in another thread, with a `CellError`."""
+        self._interrupted.set()
+
+    def _pause(self) -> None:
+        if self._interrupted.wait(_POLL_S):
+            raise CellError("the drill was interrupted")
 
     def host(self, name: str) -> HostPlan:
         """The host of that name."""

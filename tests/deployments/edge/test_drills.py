@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,3 +117,20 @@ def test_no_drill_begins_on_a_degraded_site_and_a_health_drill_says_what_is_wron
     )
     assert found.problems == ("certificates: host.crt ends", "mac-b does not answer")
     assert not found.is_passed
+
+
+def test_a_drill_that_is_told_to_end_waits_for_nobody_any_more() -> None:
+    scene = Scene.__new__(Scene)
+    scene._interrupted = threading.Event()
+    asked = threading.Event()
+
+    def never() -> bool:
+        asked.set()
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(scene.wait, never, 600)
+        assert asked.wait(30)
+        scene.interrupt()
+        with pytest.raises(CellError, match="interrupted"):
+            waiting.result(30)
