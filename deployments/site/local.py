@@ -82,9 +82,12 @@ class BringUp:
     def _bring_up_database(self) -> None:
         self.site.tell("starting PostgreSQL under Patroni")
         primary, *others = self.plan.site.cells
-        self.site.start("patroni", [primary])
+        # A new database begins on the first cell; one that is there goes on where it was led last.
+        is_there = any((host.database / "PG_VERSION").exists() for host in self.plan.cells)
+        self.site.start("patroni", [primary, *others] if is_there else [primary])
         self.site.wait("PostgreSQL has a primary", lambda: self._roles(1), DATABASE_TIMEOUT_S)
-        self.site.start("patroni", others)
+        if not is_there:
+            self.site.start("patroni", others)
 
     def _bring_up_cells(self) -> None:
         first, *others = self.plan.cells
