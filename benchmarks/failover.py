@@ -147,6 +147,8 @@ def _once(
     hold_s = options.hold_s or HOLD_S.get(fault.name, DEFAULT_HOLD_S)
     site.scene.wait_whole(experiment.WHOLE_TIMEOUT_S)
     try:
+        # A site that was started again may have PostgreSQL's primary where it was led last.
+        site.scene.come_home(experiment.WHOLE_TIMEOUT_S)
         found = experiment.run(
             site.scene,
             fault,
