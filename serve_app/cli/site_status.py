@@ -35,6 +35,12 @@ def run(*, as_json: bool) -> int:
     return 0 if active is not None else NOT_RUNNING
 
 
+def _aside(standing: dict[str, Any], cell: str) -> list[str]:
+    if cell in standing["retired"]:
+        return [f"it was lost once: medrec site serve {cell} calls it back"]
+    return ["an operator drained it"] if cell in standing["drained"] else []
+
+
 def _print(console: Console, active: dict[str, Any], statuses: dict[str, Any]) -> None:
     standing = active["standing"]
     console.print(
@@ -43,7 +49,7 @@ def _print(console: Console, active: dict[str, Any], statuses: dict[str, Any]) -
     console.print(f"because {escape(standing['reason'])}")
     if active["last"] and active["last"]["action"] == "wait":
         console.print(f"[bold red]{escape(active['last']['reason'])}[/]")
-    table = Table("host", "answers", "database", "behind", "not fit because", box=None)
+    table = Table("host", "answers", "database", "behind", "stands aside because", box=None)
     for cell in active["cells"]:
         name = cell["name"]
         database = active["database"].get(name, {})
@@ -53,7 +59,7 @@ def _print(console: Console, active: dict[str, Any], statuses: dict[str, Any]) -
             "yes" if cell["is_up"] else "no",
             f"{database.get('role', '–')} {database.get('state', '')}",
             "" if lag_s is None else f"{lag_s * 1000:.0f} ms",
-            escape("; ".join(cell["faults"])),
+            escape("; ".join(_aside(standing, name) + cell["faults"])),
         )
     if (cloud := active["cloud"]) is not None:
         age_s = cloud["copy_age_s"]

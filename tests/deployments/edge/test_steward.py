@@ -284,6 +284,7 @@ async def test_status_orders_and_metrics_are_told_over_http(site: Edges, steward
         page = (await client.get("/metrics")).text
     assert 'medrec_site_cell_up{cell="mac-a"} 1.0' in page
     assert 'medrec_site_serving{cell="mac-b"} 1.0' in page
+    assert 'medrec_site_aside{cell="mac-a"} 1.0' in page
     assert 'medrec_site_mode{mode="normal"} 1.0' in page
     assert 'medrec_site_decision_total{action="serve"} 1.0' in page
     samples = [line.rpartition(" ")[0] for line in page.splitlines() if line[:1] not in ("#", "")]
