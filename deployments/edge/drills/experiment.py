@@ -126,7 +126,7 @@ async def _under_load(
         took_s = await asyncio.to_thread(scene.wait_whole, heal_s)
         restored_s = None if took_s is None else ended_s + took_s
     except asyncio.CancelledError:
-        # Told to end: threads that wait for the site would hold the process for minutes.
+        # Told to end: what waits would hold the process for minutes. The site is mended all the same.
         scene.interrupt()
         raise
     finally:

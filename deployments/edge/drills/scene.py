@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -47,7 +46,7 @@ class Scene:
         self.place = place
         self.inside: Inside = place.inside()
         self._socket = place.folder / control.SOCKET
-        self._interrupted = threading.Event()
+        self._turn = 0
 
     def close(self) -> None:
         """Give up the way in."""
@@ -141,7 +140,7 @@ class Scene:
         None if it did not come in time. The stewards tell of a change a look later: the first answer
         after one is of before it.
         """
-        began = time.monotonic()
+        began, turn = time.monotonic(), self._turn
         since: float | None = None
         while (now := time.monotonic()) - began < timeout_s:
             if self.ailments():
@@ -150,7 +149,7 @@ class Scene:
                 since = now
             elif now - since >= STEADY_S:
                 return since - began
-            self._pause()
+            self._pause(turn)
         return None
 
     def come_home(self, timeout_s: float) -> None:
@@ -176,19 +175,20 @@ class Scene:
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> float | None:
         """Poll until `done`; the seconds that it took, None after `timeout_s`."""
-        began = time.monotonic()
+        began, turn = time.monotonic(), self._turn
         while time.monotonic() - began < timeout_s:
             if done():
                 return time.monotonic() - began
-            self._pause()
+            self._pause(turn)
         return None
 
     def interrupt(self) -> None:
-        """End what waits in another thread, with a `CellError`."""
-        self._interrupted.set()
+        """End what waits in another thread now, with a `CellError`; who begins to wait later may."""
+        self._turn += 1
 
-    def _pause(self) -> None:
-        if self._interrupted.wait(_POLL_S):
+    def _pause(self, turn: int) -> None:
+        time.sleep(_POLL_S)
+        if self._turn != turn:
             raise CellError("the drill was interrupted")
 
     def host(self, name: str) -> HostPlan:

@@ -121,7 +121,7 @@ def test_no_drill_begins_on_a_degraded_site_and_a_health_drill_says_what_is_wron
 
 def test_a_drill_that_is_told_to_end_waits_for_nobody_any_more() -> None:
     scene = Scene.__new__(Scene)
-    scene._interrupted = threading.Event()
+    scene._turn = 0
     asked = threading.Event()
 
     def never() -> bool:
@@ -134,3 +134,4 @@ def test_a_drill_that_is_told_to_end_waits_for_nobody_any_more() -> None:
         scene.interrupt()
         with pytest.raises(CellError, match="interrupted"):
             waiting.result(30)
+    assert scene.wait(lambda: True, 1) is not None, "what is mended afterwards is waited for"
