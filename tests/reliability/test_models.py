@@ -122,14 +122,17 @@ def test_the_running_cell_watches_its_store_and_refuses_what_is_damaged(
     def faulty() -> Any:
         return condition.read(home).get("models", {}).get("faulty", {}).get(MODEL)
 
-    drill.wait(lambda: faulty() is not None, 30, "the watch sees that a file is missing")
+    drill.wait(lambda: faulty() is not None, 120, "the watch sees that a file is missing")
     assert faulty().startswith("README.md is missing")
-    page = httpx.get(f"{drill.cell.base_url}/metrics", timeout=30).text
-    lines = [line for line in page.splitlines() if line.startswith("medrec_model_faulty{")]
-    assert lines, "the watch has a metric"
-    assert all(f'model="{MODEL}"' in line for line in lines)
+
+    def told() -> list[str]:
+        page = httpx.get(f"{drill.cell.base_url}/metrics", timeout=30).text
+        return [line for line in page.splitlines() if line.startswith("medrec_model_faulty{")]
+
+    drill.wait(lambda: bool(told()), 60, "the watch has a metric")
+    assert all(f'model="{MODEL}"' in line for line in told())
     listed = json.loads(medrec("models", "list", "--json", home=drill.cell.home).stdout)
     assert listed["models"][0]["faulty"] == faulty()
     stage(model, WEIGHTS)
     assert card.read_text() == text
-    drill.wait(lambda: faulty() is None, 30, "the watch sees that it is whole again")
+    drill.wait(lambda: faulty() is None, 120, "the watch sees that it is whole again")

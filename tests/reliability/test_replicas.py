@@ -13,7 +13,8 @@ from tests.reliability.drill import MODEL, Drill, Outcome, chat, chats, language
 
 pytestmark = pytest.mark.cluster
 
-WITHIN_S = 2.0
+# Far below every time-out that would end them otherwise; how fast it is, benchmarks tell.
+WITHIN_S = 30.0
 # Of so many one engine alone cannot have all: its share is bounded (deployments/ai/affinity.py).
 CHATS = 14
 
