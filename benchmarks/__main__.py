@@ -10,7 +10,7 @@ from benchmarks.cli import app
 
 
 def _ends(number: int, frame: FrameType | None) -> None:
-    """What a benchmark has started, a whole site too, is ended by it, whatever ends it."""
+    """Leave by every `finally`: what a benchmark has started, a whole site too, is ended by it."""
     sys.exit(128 + number)
 
 

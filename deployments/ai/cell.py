@@ -61,7 +61,6 @@ class Cell:
         self._replicas: list[Replica] = []
         self._gone: frozenset[str] = frozenset()
         self._system_gb = 0.0
-        self._tree = Processes()
         self._lap_s = time.monotonic()
         self._meters = CellMeters(home())
         self._loop = asyncio.get_running_loop().create_task(self._run())
@@ -106,14 +105,15 @@ class Cell:
 
     async def _run(self) -> None:
         lap = 0
+        tree: Processes | None = None
         while True:
             started_s = time.monotonic()
             try:
                 if lap % DESCRIBE_EVERY_LAPS == 0 or len(self._cards) < len(self._models):
                     await self._describe()
-                if lap % TREE_EVERY_LAPS == 0:
-                    self._tree = await asyncio.to_thread(Processes)
-                await self._guard()
+                if tree is None or lap % TREE_EVERY_LAPS == 0:
+                    tree = await asyncio.to_thread(Processes)
+                await self._guard(tree)
                 if lap % SYSTEM_EVERY_LAPS == 0:
                     self._system_gb = await asyncio.to_thread(_system_gb, self._uses)
                     await asyncio.to_thread(self._meters.show_machine)
@@ -131,7 +131,7 @@ class Cell:
             except Exception as error:
                 logger.info("%s does not describe itself: %s", name, type(error).__name__)
 
-    async def _guard(self) -> None:
+    async def _guard(self, tree: Processes) -> None:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         async with asyncio.timeout(CALL_TIMEOUT_S):
             details = await controller.get_serve_instance_details.remote()
@@ -139,7 +139,7 @@ class Cell:
         budgets_gb = {**memory_budgets_gb(ray.cluster_resources()), **self._override}
         metal_gb = await self._metal_gb() if sys.platform == "darwin" else {}
         self._uses, self._gone = await asyncio.to_thread(
-            _measure, budgets_gb, self._replicas, metal_gb, self._tree
+            _measure, budgets_gb, self._replicas, metal_gb, tree
         )
         for pool, use in self._uses.items():
             now_s = time.monotonic()

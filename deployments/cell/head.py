@@ -58,7 +58,7 @@ def environment(home: Home, ports: Ports) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.ingress_last),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         "RAY_SERVE_PORT_QUARANTINE_S": str(PORT_QUARANTINE_S),
-        # Ten looks a second cost each cell a tenth of a core of this project's CI.
+        # Serve's ten looks a second are most of what an idle controller does.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{ports.dashboard}",
         # Else the head waits half a minute for a cluster that ends with it.

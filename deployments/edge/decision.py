@@ -93,6 +93,11 @@ class Standing:
     has_served: bool = False
     ordered: bool = False
 
+    @property
+    def aside(self) -> frozenset[str]:
+        """Cells that take over from nobody until an operator calls them back."""
+        return self.drained | self.retired
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -393,7 +398,7 @@ def server_states(standing: Standing, seen: Seen, *, both: bool = False) -> dict
     """
     states: dict[str, ServerState] = {}
     for cell in seen.cells:
-        kept_out = cell.name in standing.drained or cell.name in standing.retired
+        kept_out = cell.name in standing.aside
         stands_by = not kept_out and not cell.faults and not both
         serves = cell.name in standing.serving or (stands_by and _may_back_up(cell, standing, seen))
         states[cell.name] = "ready" if standing.mode == "normal" and serves else "drain"

@@ -92,7 +92,7 @@ class Sight:
         )
 
     def _is_starting(self) -> bool:
-        has_reached = self.has_reached or (self.other.fresh(OTHER_S) or {}).get("reached") is True
+        has_reached = self.has_reached or self.others_word.get("reached") is True
         return not has_reached and time.monotonic() - self.since < self.site.failover.start_s
 
     def faults(self, name: str) -> tuple[str, ...]:
@@ -160,11 +160,15 @@ class Sight:
     @property
     def other_is_active(self) -> bool:
         """Whether the other edge was heard lately, and has the clients' address."""
-        return (self.other.fresh(OTHER_S) or {}).get("active") is True
+        return self.others_word.get("active") is True
+
+    @property
+    def others_word(self) -> Mapping[str, Any]:
+        """What the other edge's steward said of itself lately; empty: nothing."""
+        return self.other.fresh(OTHER_S) or {}
 
     def _others_reach(self) -> frozenset[str]:
-        told = self.other.fresh(OTHER_S) or {}
-        return frozenset(told.get("reaches", ()))
+        return frozenset(self.others_word.get("reaches", ()))
 
 
 def _faulty_models(condition: Mapping[str, Any]) -> Mapping[str, str]:

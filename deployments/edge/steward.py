@@ -35,7 +35,7 @@ from deployments.edge.decision import (
 from deployments.edge.lease import end_lease
 from deployments.edge.looking import LAP_S, Looker
 from deployments.edge.primary import Move, move_for_room, move_for_silence
-from deployments.edge.sight import OTHER_S, Sight
+from deployments.edge.sight import Sight
 from deployments.site.calling import Caller, CallFailed
 from deployments.site.plan import HostPlan, Plan
 
@@ -198,7 +198,7 @@ class Steward:
 
     def _learn(self) -> None:
         """Agree with the other edge, where it has decided more: on its word, or on this edge's own."""
-        value = self.sight.other.fresh(OTHER_S) or {}
+        value = self.sight.others_word
         try:
             told, other = _loaded(value["standing"]), str(value["edge"])
         except (KeyError, TypeError, AttributeError):

@@ -34,12 +34,11 @@ class StewardCollector(Collector):
             "cell",
             {cell.name: float(cell.name in standing.serving) for cell in seen.cells},
         )
-        aside = standing.retired | standing.drained
         yield _gauge(
             "medrec_site_aside",
             "1 for cells that were lost once or drained, and take over from nobody.",
             "cell",
-            {cell.name: float(cell.name in aside) for cell in seen.cells},
+            {cell.name: float(cell.name in standing.aside) for cell in seen.cells},
         )
         yield _gauge(
             "medrec_site_mode",
