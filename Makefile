@@ -56,7 +56,7 @@ types:
 # Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
 # itself, one test at a time; a whole site without the cell that the other tests share beside it.
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 	$(BIN)/python -m pytest -m "cluster and not site and not slow" --durations=10
 	$(BIN)/python -m pytest -m "site and not slow" --durations=10
 

@@ -26,7 +26,7 @@ _MOST_CONNECTIONS = 4096
 _OTHER_FILES = 128  # listeners, checks, the admin socket, logs
 _LOCAL_CONNECT_MS = 1000
 # Between the hosts of a hospital a connection takes a millisecond; half a second of silence is a loss.
-_SITE_CONNECT_MS = 500
+SITE_CONNECT_MS = 500
 _STATE = "servers.state"
 # Parts of the template that a role may go without.
 _PARTS = ("site_front", "edge", "exporter_bind", "copy", "primary", "postgres", "tls")
@@ -198,7 +198,7 @@ def write_role(
             "timeout_s": timeout_s,
             "threads": threads,
             "max_connections": max_connections,
-            "connect_ms": _LOCAL_CONNECT_MS if role == "local" else _SITE_CONNECT_MS,
+            "connect_ms": _LOCAL_CONNECT_MS if role == "local" else SITE_CONNECT_MS,
             "hard_stop_s": 5 if role == "local" else timeout_s,
             "admin_socket": quoted(files.admin_socket),
             "state_file": quoted(files.folder / _STATE),

@@ -13,6 +13,8 @@ _TIMEOUT_S = 2.0
 _MOST_BYTES = 4 * 2**20
 # The backends that clients' requests go to; others have servers of the same hosts.
 BACKENDS = ("at_once", "reads", "others", "emergency")
+# Of these the one that carries writes, chats and WebSockets: whether a cell is up is read here.
+OTHERS = "others"
 # HAProxy management guide, 9.3, `show servers state`: operational and administrative state.
 _RUNNING = {"1", "2"}
 # Bit 0x04 only says that the configuration had it begin in maintenance.
@@ -84,3 +86,10 @@ def bring_about(admin_socket: Path, wanted: Mapping[str, ServerState]) -> list[s
             raise RuntimeUnavailable(f"HAProxy refuses {state} for {server.name}: {answer}")
         changes.append(f"{server.backend}/{server.name} {state}")
     return changes
+
+
+def cut_off(admin_socket: Path, server: str) -> None:
+    """Close every connection of clients to a cell in `OTHERS`. Raises `RuntimeUnavailable`."""
+    answer = ask(admin_socket, f"shutdown sessions server {OTHERS}/{server}").strip()
+    if answer:
+        raise RuntimeUnavailable(f"HAProxy does not cut {server} off: {answer}")

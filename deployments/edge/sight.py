@@ -13,7 +13,7 @@ from typing import Any
 from configs.site import Site
 from deployments.edge.decision import CellSeen, CloudSeen, Seen
 from deployments.edge.primary import LEADS, MAY_LEAD, WELL, Disk, Spoken
-from deployments.edge.runtime import ServerSeen
+from deployments.edge.runtime import OTHERS, ServerSeen
 
 # A cell writes its condition every few seconds; what is older than this says nothing.
 STALE_S = 30.0
@@ -66,8 +66,12 @@ class Sight:
 
     def is_up(self, name: str) -> bool:
         """Whether HAProxy's checks find the host well, in the backend that carries writes."""
-        backend = "emergency" if name == self.site.cloud else "others"
+        backend = "emergency" if name == self.site.cloud else OTHERS
         return any(s.is_up for s in self.servers if s.name == name and s.backend == backend)
+
+    def down(self) -> frozenset[str]:
+        """Cells that HAProxy sends nothing to, as it last told."""
+        return frozenset(s.name for s in self.servers if s.backend == OTHERS and not s.is_up)
 
     def seen(self) -> Seen:
         """The present view, as the state machine takes it."""

@@ -32,6 +32,7 @@ from deployments.edge.decision import (
     obey,
     server_states,
 )
+from deployments.edge.haproxy import SITE_CONNECT_MS
 from deployments.edge.lease import end_lease
 from deployments.edge.looking import LAP_S, Looker
 from deployments.edge.primary import Move, move_for_room, move_for_silence
@@ -44,6 +45,9 @@ _log = logging.getLogger("medrec.steward")
 _ACTIVATION_TIMEOUT_S = 5.0
 # How long Patroni may take to move the primary, and how long after an attempt there is no other.
 _MOVE_TIMEOUT_S, _MOVE_PAUSE_S = 60.0, 30.0
+# A cell that is down is not cut off before what was connecting to it has gone to the other one: HAProxy
+# gives a connection so long, and waits as long again before the next try.
+_CONNECTING_S = 2 * SITE_CONNECT_MS / 1000 + 0.2
 _KEPT_DECISIONS = 500
 # Decisions that no cell has put on record yet; each is in decisions.jsonl whatever becomes of it.
 _UNTOLD = 200
@@ -64,6 +68,8 @@ class Steward:
         self._turn = asyncio.Lock()
         self._move: asyncio.Task[None] | None = None
         self._moved_at: float | None = None
+        self._down_since: dict[str, float] = {}
+        self._cut: set[str] = set()
         failover = plan.site.failover
         self.rules = Rules(
             failover.hold_s,
@@ -135,9 +141,24 @@ class Steward:
             with self._going_on():
                 await asyncio.to_thread(self.own.gives_up.touch)
         await self._act(seen)
+        await self._cut_off()
         if seen.is_active:
             self._care_for_primary()
         await self._put_on_record(seen)
+
+    async def _cut_off(self) -> None:
+        """Close what a cell that is down still holds, once: its clients repeat it then."""
+        now, down = time.monotonic(), self.sight.down()
+        self._down_since = {name: self._down_since.get(name, now) for name in down}
+        self._cut &= down
+        for name in down - self._cut:
+            if now - self._down_since[name] < _CONNECTING_S:
+                continue
+            try:
+                await asyncio.to_thread(runtime.cut_off, self.own.haproxy_socket, name)
+                self._cut.add(name)
+            except runtime.RuntimeUnavailable as error:
+                _log.warning("steward: %s", error)
 
     def _care_for_primary(self) -> None:
         """Have the primary moved off a host that is silent, or off a disk that fills up.

@@ -80,7 +80,9 @@ def test_a_broken_rule_would_be_found_by_its_tests(tmp_path: Path) -> None:
     assert right is not None
     wrong = "count(medrec_site_cell_up == 1) / count(medrec_site_cell_up) < 0.5"
     (tmp_path / "rules.yaml").write_text(text.replace(right.group(), wrong))
-    (tmp_path / "rules.test.yaml").write_text((FOLDER / "rules.test.yaml").read_text())
+    tests = yaml.safe_load((FOLDER / "rules.test.yaml").read_text())
+    tests["tests"] = [case for case in tests["tests"] if "HalfOfTheCellsDown" in case["name"]]
+    (tmp_path / "rules.test.yaml").write_text(yaml.safe_dump(tests))
     done = promtool("test", "rules", str(tmp_path / "rules.test.yaml"))
     assert done.returncode != 0
     for case in ("one of two", "none of two"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,8 @@ from schemathesis import Case, GenerationMode, checks
 from tests.surface.conftest import Patients
 from tests.surface.world import World
 
-EXAMPLES = 6
-SECONDS = 240.0
+FEW = 3
+MANY = 12
 SCOPES = (
     "system/*.cruds ai ai:decide ai:emergency ai:switch break-glass break-glass:review admin "
     "audit:verify alerts alerts:raise"
@@ -52,11 +51,11 @@ def real_ids(patients: Patients) -> Callable[[Case[Any]], None]:
     return give
 
 
+@pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_the_whole_schema_holds_for_everyone_who_may_ask(
-    world: World, patients: Patients, schema: Any
+    world: World, patients: Patients, schema: Any, examples: int
 ) -> None:
     """Each operation under valid and invalid data, by a key with every scope and by a person."""
-    began = time.monotonic()
     tokens = [world.key(SCOPES), world.grant("physician")["access_token"]]
     tokens.append(world.grant("admin")["access_token"])
     failures: list[str] = []
@@ -67,12 +66,12 @@ def test_the_whole_schema_holds_for_everyone_who_may_ask(
             if operation.path == "/metrics":  # Ray's agent, which is not here: 503, as it promises
                 continue
             for mode in GenerationMode:
-                for token in tokens[: 1 if operation.path.startswith(ENDS_SESSION) else 3]:
-                    if time.monotonic() - began > SECONDS:
-                        pytest.fail(f"not through in {SECONDS:.0f} s: at {operation.label}")
-                    seen = _tried(operation, mode, session, token, real_ids(patients), failures)
-                    asked += seen
-    assert asked > 400
+                for token in tokens[: _askers(operation.path)]:
+                    asked += _tried(
+                        *(operation, mode, session, token, real_ids(patients)),
+                        *(failures, examples),
+                    )
+    assert asked > 100 * examples
     assert not failures, "\n\n".join(failures[:20])
 
 
@@ -90,11 +89,12 @@ def _tried(
     token: str,
     give: Callable[[Case[Any]], None],
     failures: list[str],
+    examples: int,
 ) -> int:
     asked = 0
 
     @hypothesis.settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from deployments.edge import sight
@@ -71,6 +72,11 @@ async def ask(site: Edges) -> tuple[int, str]:
     return await asyncio.to_thread(once)
 
 
+def is_open(steward: Steward) -> bool:
+    """Whether requests go to the emergency cell: it is up before that, in drain."""
+    return any(s.name == "cloud" and s.is_up and s.admin == "ready" for s in steward.sight.servers)
+
+
 def decisions(site: Edges) -> list[dict[str, Any]]:
     file = site.edge.folder / "decisions.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -98,6 +104,40 @@ async def test_a_lost_cell_is_replaced_stays_away_and_comes_back_by_an_order(
         await until(lambda c=cell: any(e[:2] == posts for e in site.replicas[c].seen))  # type: ignore[misc]
 
 
+def post(site: Edges, delay_s: float) -> str:
+    """Which cell answers a write, or what becomes of it."""
+    time.sleep(delay_s)
+    try:
+        with site.client() as client:
+            answer = client.post("/fhir/Observation", content=b"x")
+    except httpx.RemoteProtocolError:
+        return "cut off"
+    return answer.text if answer.status_code == 200 else "cut off"
+
+
+async def test_of_writes_to_a_frozen_cell_those_that_arrived_are_cut_off_and_the_others_go_on(
+    site: Edges, steward: Steward
+) -> None:
+    frozen = psutil.Process(site.processes["mac-a"].pid)
+    family = [frozen, *frozen.children()]
+    first = site.replicas["mac-a"]
+    first.pause_s = 60.0
+    arrived = asyncio.create_task(asyncio.to_thread(post, site, 0.0))
+    await until(lambda: any(method == "POST" for method, _, _ in first.seen))
+    for process in family:
+        process.suspend()
+    try:
+        later = [asyncio.to_thread(post, site, i * 0.1) for i in range(12)]
+        assert await asyncio.gather(*later) == ["mac-b"] * 12
+        assert await asyncio.wait_for(arrived, WAIT_S) == "cut off"
+    finally:
+        first.pause_s = 0.0
+        for process in family:
+            process.resume()
+    await until(lambda: steward.sight.is_up("mac-a"))
+    assert steward.standing.serving == ("mac-b",)
+
+
 async def test_emergency_is_activated_before_it_is_opened_and_ends_by_an_order(
     site: Edges, steward: Steward
 ) -> None:
@@ -105,7 +145,7 @@ async def test_emergency_is_activated_before_it_is_opened_and_ends_by_an_order(
         site.replicas[name].stop()
     await until(lambda: steward.standing.mode == "emergency")
     assert "in the last" in steward.standing.reason
-    await until(lambda: steward.sight.is_up("cloud"))
+    await until(lambda: is_open(steward))
     assert await ask(site) == (200, "cloud")
     calls = [path for method, path, _ in site.replicas["cloud"].seen if method == "POST"]
     assert calls[0] == "/internal/emergency/activate"
@@ -212,7 +252,7 @@ async def test_an_edge_that_cannot_write_still_acts(
     for name in ("mac-a", "mac-b"):
         site.replicas[name].stop()
     await until(lambda: steward.standing.mode == "emergency")
-    await until(lambda: steward.sight.is_up("cloud"))
+    await until(lambda: is_open(steward))
     assert await ask(site) == (200, "cloud")
     assert steward.counts["unwritten"] > 0
 

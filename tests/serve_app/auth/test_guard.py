@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.data.accounts import keys
 from deployments.data.accounts.authority import Authority
 from deployments.data.database import Database
-from deployments.data.errors import Forbidden, Invalid, StoreUnavailable, Unauthenticated
+from deployments.data.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    Invalid,
+    StoreUnavailable,
+    Unauthenticated,
+)
 from deployments.data.principal import Caller, Principal
 from deployments.data.scopes import parse
 from serve_app.auth import guard
@@ -105,6 +112,43 @@ def test_only_haproxy_on_this_machine_says_another_address(
 )
 def test_of_the_user_agent_the_product_alone_is_kept(agent: str, expected: str) -> None:
     assert guard.device_of(scope_of(("user-agent", agent))) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked_s_ago", "left_s"),
+    [(0.0, 30.0), (12.0, 18.0), (24.0, 6.0), (29.0, 5.0), (60.0, 5.0), (-20.0, 30.0), (3600, 30.0)],
+)
+def test_a_request_that_the_edge_sends_anew_has_no_deadline_anew(
+    asked_s_ago: float, left_s: float
+) -> None:
+    asked_at = str(int((time.time() - asked_s_ago) * 1000))
+    scope = scope_of(("x-medrec-asked-at", asked_at))
+    left = guard.origin_of(scope, deadline_s=30.0).deadline - time.monotonic()
+    assert left == pytest.approx(left_s, abs=0.5)
+    # A short limit stays as it is, whatever a clock says.
+    assert guard.origin_of(scope, deadline_s=2.0).deadline - time.monotonic() <= 2.0
+
+
+@pytest.mark.parametrize("given", [["x"], [""], ["-5"], ["1" * 40], ["1", "2"], ["\xb2"]])
+def test_what_is_no_moment_changes_no_deadline(given: list[str]) -> None:
+    scope = scope_of(*(("x-medrec-asked-at", value) for value in given))
+    assert guard.asked_before_s(scope) == 0.0
+
+
+async def test_who_asks_is_known_within_the_deadline_or_the_request_ends() -> None:
+    class Slow:
+        """Knows nobody, for ever."""
+
+        async def verify(self, token: str) -> Principal:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    signed_in = guard.SignedIn(
+        cast(ASGIApp, None), authority=cast(Authority, Slow()), deadline_s=0.05
+    )
+    scope = scope_of(("authorization", "Bearer a"))
+    with pytest.raises(DeadlineExceeded):
+        await signed_in(scope, cast(Receive, None), cast(Send, None))
 
 
 async def test_the_caller_holds_the_request(surface: Surface) -> None:
