@@ -89,6 +89,8 @@ class Journal:
 
     path: Path
     lines: list[dict[str, Any]] = field(default_factory=list)
+    # As it is before the journal, which the checkout may keep, grows.
+    commit: str = field(default_factory=commit)
 
     @classmethod
     def opened(cls, path: Path) -> Journal:
@@ -103,6 +105,7 @@ class Journal:
 
     def add(self, values: dict[str, Any]) -> None:
         """Keep one more run."""
+        values = {**values, "commit": self.commit}
         self.lines.append(values)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
@@ -164,7 +167,7 @@ def _once(
         return
     values = found.values()
     values.pop("timeline")
-    journal.add({**values, "commit": commit()})
+    journal.add(values)
     for problem in found.problems:
         tell(f"{fault.name}: {problem}")
     if found.restored_s is None or site.scene.ailments():

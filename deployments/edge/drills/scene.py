@@ -211,8 +211,11 @@ class Scene:
 
     def postgres(self, host: str) -> list[int]:
         """PostgreSQL's processes on a host, the postmaster first."""
-        found = self.pids(host, lambda p: p.name() == "postgres")
-        return sorted(found, key=lambda pid: psutil.Process(pid).create_time())
+        found = []
+        for pid in self.pids(host, lambda p: p.name() == "postgres"):
+            with suppress(psutil.Error):  # some live for a moment only
+                found.append((psutil.Process(pid).create_time(), pid))
+        return [pid for _, pid in sorted(found)]
 
     def on(self, host: str, *line: str) -> None:
         """Run a command in a host's network. Raises `CellError`."""
