@@ -62,8 +62,8 @@ class Ground(Protocol):
     def guard(self, host: str, rules: Iterable[Path]) -> None:
         """Put firewall rules into force on the host. Raises `CellError`."""
 
-    def cut(self, host: str) -> None:
-        """Take the host off the network, as if its plug was pulled."""
+    def cut(self, host: str) -> bool:
+        """Take the host off the network, as if its plug was pulled. False where there is no plug."""
 
     def mend(self, host: str) -> None:
         """Put it back."""
@@ -109,8 +109,9 @@ class Loopback:
     def guard(self, host: str, rules: Iterable[Path]) -> None:
         """A loopback is the machine's own: nothing is done to it."""
 
-    def cut(self, host: str) -> None:
+    def cut(self, host: str) -> bool:
         """A loopback cannot be unplugged: the host's processes end, and their ports refuse."""
+        return False
 
     def mend(self, host: str) -> None:
         """Nothing was cut."""
@@ -237,9 +238,10 @@ class Namespaces:
         for file in rules:
             _ip("netns", "exec", self.name(host), "nft", "-f", str(file))
 
-    def cut(self, host: str) -> None:
+    def cut(self, host: str) -> bool:
         """The bridge's port goes down: silence, as of a machine without power."""
         _ip("-n", self.name("lan"), "link", "set", f"p{self._hosts.index(host)}", "down")
+        return True
 
     def mend(self, host: str) -> None:
         """The port goes up again."""

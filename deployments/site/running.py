@@ -104,12 +104,19 @@ class LocalSite:
             raise CellError(f"there is no {host}/{program}: {known}")
         return found
 
-    def lose(self, hosts: Sequence[str]) -> None:
-        """The hosts lose their power: no process is left, no packet comes back."""
+    def lose(self, hosts: Sequence[str]) -> float:
+        """The hosts lose their power: no process is left, no packet comes back.
+
+        Returns the moment since which none of them answers (monotonic seconds): where a host can be
+        cut off that is before its last process has ended.
+        """
+        is_cut = True
         for host in hosts:
             self._hold(host)
-            self.ground.cut(host)
+            is_cut &= self.ground.cut(host)
+        silent = time.monotonic()
         self._kill(hosts)
+        return silent if is_cut else time.monotonic()
 
     def restore(self, host: str) -> None:
         """The host gets its power back: its programs start in their order, as after a boot."""

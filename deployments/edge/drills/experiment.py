@@ -115,8 +115,8 @@ async def _under_load(
         if fault.before is not None:
             await asyncio.to_thread(fault.before, scene, cast)
         moment = time.monotonic()
-        await asyncio.to_thread(fault.begin, scene, cast)
-        moments = Moments(since, moment, time.monotonic())
+        silent = await asyncio.to_thread(fault.begin, scene, cast)
+        moments = Moments(since, moment, silent or time.monotonic())
         tell(f"{fault.name}: struck")
         await asyncio.sleep(max(0.0, moment + hold_s - time.monotonic()))
         back = time.monotonic()

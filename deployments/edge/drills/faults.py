@@ -23,13 +23,14 @@ _TABLE = "medrec_drill"
 class Fault:
     """A fault: `begin` makes it, `end` undoes it. `survivors`: what is left to serve.
 
-    `before` is what must have happened first, under load too; waits are counted from `begin`.
+    `before` is what must have happened first, under load too; waits are counted from `begin`, which
+    may return the moment (monotonic seconds) since which what it hits answers nobody: its end otherwise.
     `interrupts`: for seconds nobody has the clients' address, and who connects then is refused.
     """
 
     name: str
     title: str
-    begin: Callable[[Scene, Cast], None]
+    begin: Callable[[Scene, Cast], float | None]
     end: Callable[[Scene, Cast], None]
     survivors: Literal["cell", "emergency"] = "cell"
     need: Need = ""
@@ -47,17 +48,19 @@ def _etcd_besides(scene: Scene, cast: Cast) -> str:
     return names[-1]
 
 
-def _lose_machine(scene: Scene, cast: Cast) -> None:
-    scene.ask("lose", [cast.serving])
+def _lose_machine(scene: Scene, cast: Cast) -> float:
+    silent: float = scene.ask("lose", [cast.serving])
     scene.ask("kill", _etcd_besides(scene, cast), "etcd")
+    return silent
 
 
 def _restore_serving(scene: Scene, cast: Cast) -> None:
     scene.ask("restore", cast.serving)
 
 
-def _lose_both(scene: Scene, cast: Cast) -> None:
-    scene.ask("lose", list(scene.plan.site.cells))
+def _lose_both(scene: Scene, cast: Cast) -> float:
+    silent: float = scene.ask("lose", list(scene.plan.site.cells))
+    return silent
 
 
 def _restore_both(scene: Scene, cast: Cast) -> None:

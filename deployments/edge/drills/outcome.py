@@ -55,8 +55,8 @@ class Noticed:
 class Moments:
     """When a fault was made, in monotonic seconds.
 
-    `since`: the drill's first touch; `fault`: what waits are counted from; `struck`: it is made. A
-    request that began before `struck` may have been answered before its server was hit.
+    `since`: the drill's first touch; `fault`: what waits are counted from; `struck`: what it hits has
+    stopped answering. A request that began before `struck` may have been answered before that.
     """
 
     since: float
