@@ -88,4 +88,6 @@ VERSION = _download(
     )
 )
 HISTORY = Document("The versions of content", _HISTORY, (_ID,), (404,)).of_route()
-DELETE = Document("Delete content", None, (_ID, _KEY), (404, 409, 410), status=204).of_route()
+DELETE = Document(
+    *("Delete content", None, (_ID, _KEY), (404, 409, 410, 422)), status=204
+).of_route()

@@ -25,7 +25,7 @@ _MEANINGS = {
     412: "`If-Match` names another version, or a condition matches several.",
     413: "The body is larger than `limits.max_body_mb`, or has too many entries.",
     415: "The body is of another media type.",
-    422: "Well-formed, but against the rules of the resource.",
+    422: "Against the rules of the resource, or its `Idempotency-Key` was another request's.",
     429: "Too many requests; again after `retry-after` seconds.",
     431: "Too many or too long headers.",
     500: "The server's own failure.",
@@ -209,7 +209,8 @@ UPDATE = Document(
     body=_RESOURCE_BODY,
 )
 DELETE = Document(
-    "Delete a resource; its history remains", None, (_TYPE, _ID, _KEY), (404, 409, 410), status=204
+    *("Delete a resource; its history remains", None, (_TYPE, _ID, _KEY), (404, 409, 410, 422)),
+    status=204,
 )
 TRANSACTION = Document(
     *("Write many resources, all or none", _bundle("transaction-response"), (_PREFER, _KEY)),
