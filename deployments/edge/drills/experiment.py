@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from deployments.edge.drills.primaries import Primaries
 from deployments.edge.drills.scene import Cast, Scene
 
 WARM_UP_S = 7.0
+# A machine that is slow today may take longer for the first answer of each kind.
+_ANSWERED_S, _LOOK_S = 30.0, 0.1
 WHOLE_TIMEOUT_S = 600.0
 Tell = Callable[[str], None]
 
@@ -111,6 +113,7 @@ async def _under_load(
     mended = False
     try:
         await asyncio.sleep(WARM_UP_S)
+        await _each_answered(running)
         since = time.monotonic()
         if fault.before is not None:
             await asyncio.to_thread(fault.before, scene, cast)
@@ -164,12 +167,9 @@ def _summed(
     outcomes, moment = running.outcomes, moments.fault
     kinds = tuple(noticed(kind, outcomes, moments) for kind in KINDS)
     lost = [key for key in running.acknowledged if there is not None and key not in there]
+    early = [o for o in outcomes if o.ended < moments.since]
     problems = [
-        f"{kind}: nothing succeeded before the fault"
-        for kind in running.kinds
-        if not any(
-            o.kind == kind and o.result == "ok" and o.ended < moments.since for o in outcomes
-        )
+        f"{kind}: nothing succeeded before the fault" for kind in _unanswered(running, early)
     ]
     problems += _problems(fault, kinds, limits)
     if there is None:
@@ -226,6 +226,20 @@ def _problems(fault: Fault, kinds: tuple[Noticed, ...], limits: Limits) -> list[
             told = "never" if n.first_success_s is None else f"after {n.first_success_s:.1f} s"
             found.append(f"{n.kind}: first success {told}, over the limit of {limit:g} s")
     return found
+
+
+async def _each_answered(running: Load) -> None:
+    """Wait for the first success of each kind, so long at most: one that is missing is then told."""
+    for _ in range(round(_ANSWERED_S / _LOOK_S)):
+        if not _unanswered(running, running.outcomes):
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+def _unanswered(running: Load, outcomes: Iterable[Outcome]) -> list[Kind]:
+    """Kinds of the load that nothing has succeeded of."""
+    answered = {o.kind for o in outcomes if o.result == "ok"}
+    return [kind for kind in running.kinds if kind not in answered]
 
 
 def _is_expected(kind: Kind, fault: Fault) -> bool:
