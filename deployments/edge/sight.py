@@ -69,10 +69,6 @@ class Sight:
         backend = "emergency" if name == self.site.cloud else OTHERS
         return any(s.is_up for s in self.servers if s.name == name and s.backend == backend)
 
-    def down(self) -> frozenset[str]:
-        """Cells that HAProxy sends nothing to, as it last told."""
-        return frozenset(s.name for s in self.servers if s.backend == OTHERS and not s.is_up)
-
     def seen(self) -> Seen:
         """The present view, as the state machine takes it."""
         cloud = None

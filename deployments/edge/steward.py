@@ -148,7 +148,8 @@ class Steward:
 
     async def _cut_off(self) -> None:
         """Close what a cell that is down still holds, once: its clients repeat it then."""
-        now, down = time.monotonic(), self.sight.down()
+        now = time.monotonic()
+        down = {name for name in self.plan.site.cells if not self.sight.is_up(name)}
         self._down_since = {name: self._down_since.get(name, now) for name in down}
         self._cut &= down
         for name in down - self._cut:
