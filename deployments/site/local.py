@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from deployments.cell import state
+from deployments.cell.processes import alive
 from deployments.cell.state import CellError
 from deployments.data.accounts.demo import FILE as CREDENTIALS
 from deployments.edge import runtime
@@ -91,17 +95,26 @@ class BringUp:
 
     def _bring_up_cells(self) -> None:
         first, *others = self.plan.cells
-        self.site.tell(f"starting {first.name}")
-        self.site.start("cell", [first.name])
+        self._start_cell(first)
+        # The others begin once the first serves: clients go to the one that comes first. Nobody goes to
+        # the emergency cell, which need wait for Ray alone: two that start at once keep it waiting.
+        self.site.wait(f"Ray of {first.name} runs", lambda: ray_runs(first), CELL_TIMEOUT_S)
+        clouds = [self.plan.cloud] if self.plan.cloud else []
+        for host in clouds:
+            self._start_cell(host, first)
         self.site.wait(f"{first.name} serves", lambda: serves(first), CELL_TIMEOUT_S)
-        later = [*others, *([self.plan.cloud] if self.plan.cloud else [])]
-        for host in later:
-            share_keys(first, host)
-            self.site.tell(f"starting {host.name}")
-            self.site.start("cell", [host.name])
+        for host in others:
+            self._start_cell(host, first)
+        later = [*others, *clouds]
         self.site.wait(
             "every cell serves", lambda: all(serves(host) for host in later), CELL_TIMEOUT_S
         )
+
+    def _start_cell(self, host: HostPlan, first: HostPlan | None = None) -> None:
+        if first is not None:
+            share_keys(first, host)
+        self.site.tell(f"starting {host.name}")
+        self.site.start("cell", [host.name])
 
     @property
     def inside(self) -> Inside:
@@ -144,6 +157,16 @@ class BringUp:
         if any(not cloud["is_up"] or cloud["copy_age_s"] is None for cloud in clouds):
             return False
         return ready and any(status["active"] and status["reaches"] for status in told)
+
+
+def ray_runs(host: HostPlan) -> bool:
+    """Whether the host's cell has its database, its keys and a Ray that has started."""
+    found = state.read(host.home)
+    if found is None:
+        return False
+    with suppress(psutil.Error):
+        return any(process.name() == "raylet" for process in alive(found.running()))
+    return False
 
 
 def serves(host: HostPlan) -> bool:
