@@ -14,6 +14,7 @@ import yaml
 from configs.reader import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "configs" / "prometheus"
+TESTS = ("rules.test.yaml", "rules.long.test.yaml")
 RUNBOOK = PROJECT_ROOT / "docs" / "runbook.md"
 # Made by Prometheus itself.
 BUILT_IN = {"up"}
@@ -40,8 +41,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def cases() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((FOLDER / "rules.test.yaml").read_text())["tests"]
-    return found
+    return [case for name in TESTS for case in yaml.safe_load((FOLDER / name).read_text())["tests"]]
 
 
 def sections() -> dict[str, str]:
@@ -69,7 +69,7 @@ def test_promtool_finds_the_rules_right() -> None:
 
 
 def test_every_rule_fires_when_it_should_and_only_then() -> None:
-    done = promtool("test", "rules", "rules.test.yaml")
+    done = promtool("test", "rules", *TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
