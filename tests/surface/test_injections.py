@@ -41,10 +41,18 @@ ATTACKS = (
     "0000-00-00",
     "ne99999",
 )
-TARGETS = sorted(
-    {(kind, name) for kind, parameters in PARAMETERS.items() for name in parameters}
-    | {(kind, name) for kind in PARAMETERS for name in ("_sort", "_count", "_include", "_cursor")}
-)
+CONTROLS = ("_sort", "_count", "_include", "_cursor")
+# Parsed by its kind, which a table gives: the first of every kind in `make test`, the others are slow.
+KINDS = {
+    (kind, name): parameter.kind
+    for kind, parameters in PARAMETERS.items()
+    for name, parameter in parameters.items()
+} | {(kind, name): name for kind in PARAMETERS for name in CONTROLS}
+FIRST = {how: target for target, how in reversed(KINDS.items())}.values()
+TARGETS = [
+    pytest.param(*target, marks=() if target in FIRST else pytest.mark.slow)
+    for target in sorted(KINDS)
+]
 
 
 @pytest.fixture(scope="module")
