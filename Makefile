@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help install system run test test-site lint types unit bench train lock clean
+.PHONY: help install system run test test-site lint types unit cell site bench train lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,9 +42,11 @@ system:          ## system programs that no wheel carries
 run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
 	$(BIN)/medrec up
 
-# Types are checked beside the tests, which leave a core idle at times.
+# Types and units run beside the cell, whose tests wait more than they compute. A site has the machine to
+# itself: what it measures is how long people wait.
 test: install lint  ## lint, types and every test
-	@$(MAKE) --no-print-directory -j2 types unit
+	@$(MAKE) --no-print-directory -j3 types unit cell
+	@$(MAKE) --no-print-directory site
 
 lint:
 	$(BIN)/ruff check --quiet .
@@ -53,13 +55,15 @@ lint:
 types:
 	$(BIN)/mypy --no-error-summary
 
-# Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
-# itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these
-# only the files are read that have such tests: to collect all of them takes a core's quarter of a minute.
+# Many tests wait more than they compute: three workers for two cores. What needs a whole cell shares one,
+# one test at a time, and no other cell or site runs beside it. Of these only the files are read that have
+# such tests: to collect all of them takes a core's quarter of a minute.
 CELL_TESTS = $(sort $(shell grep -rl --include='*.py' 'mark\.cluster' tests))
 unit:
 	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
-	$(BIN)/python -m pytest -m "cluster and not site and not slow" --durations=10 $(CELL_TESTS)
+cell:
+	$(BIN)/python -m pytest -q -m "cluster and not site and not slow" --durations=10 $(CELL_TESTS)
+site:
 	$(BIN)/python -m pytest -m "site and not slow" --durations=10 tests/site
 
 test-site: install  ## every fault of a whole site, and what else is too slow for `make test`; as root on Linux, about an hour
