@@ -55,12 +55,12 @@ lint:
 types:
 	$(BIN)/mypy --no-error-summary
 
-# Many tests wait more than they compute: three workers for two cores. What needs a whole cell shares one,
-# one test at a time, and no other cell or site runs beside it. Of these only the files are read that have
-# such tests: to collect all of them takes a core's quarter of a minute.
+# As many workers as cores, each of which collects all tests anew. What needs a cell shares one, one test at
+# a time; of these only the files are read that have such tests, as to collect all of them takes a core's
+# quarter of a minute.
 CELL_TESTS = $(sort $(shell grep -rl --include='*.py' 'mark\.cluster' tests))
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n logical --dist loadfile --no-loadscope-reorder --durations=10
 cell:
 	$(BIN)/python -m pytest -q -m "cluster and not site and not slow" --durations=10 $(CELL_TESTS)
 site:
