@@ -42,10 +42,10 @@ system:          ## system programs that no wheel carries
 run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
 	$(BIN)/medrec up
 
-# Types and units run beside the cell, whose tests wait more than they compute. A site has the machine to
-# itself: what it measures is how long people wait.
+# Types are checked beside the tests, which leave a core idle at times.
 test: install lint  ## lint, types and every test
-	@$(MAKE) --no-print-directory -j3 types unit cell
+	@$(MAKE) --no-print-directory -j2 types unit
+	@$(MAKE) --no-print-directory cell
 	@$(MAKE) --no-print-directory site
 
 lint:
@@ -55,12 +55,12 @@ lint:
 types:
 	$(BIN)/mypy --no-error-summary
 
-# As many workers as cores, each of which collects all tests anew. What needs a cell shares one, one test at
-# a time; of these only the files are read that have such tests, as to collect all of them takes a core's
-# quarter of a minute.
+# Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
+# itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these
+# only the files are read that have such tests: to collect all of them takes a core's quarter of a minute.
 CELL_TESTS = $(sort $(shell grep -rl --include='*.py' 'mark\.cluster' tests))
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n logical --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 cell:
 	$(BIN)/python -m pytest -q -m "cluster and not site and not slow" --durations=10 $(CELL_TESTS)
 site:

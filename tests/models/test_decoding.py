@@ -63,7 +63,7 @@ def schedule(driver: Driver, rng: random.Random, calls: int) -> list[Answer]:
     return [answer for answer in asked if answer.events and answer.is_done]
 
 
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

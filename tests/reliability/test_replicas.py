@@ -17,6 +17,8 @@ pytestmark = pytest.mark.cluster
 WITHIN_S = 30.0
 # Of so many one engine alone cannot have all: its share is bounded (deployments/ai/affinity.py).
 CHATS = 14
+# Long enough that none has ended when all have begun.
+TOKENS = 600
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ async def test_a_killed_engine_ends_its_streams_with_an_error_and_a_new_one_answ
     drill = two_engines
     victim, survivor = sorted(drill.pids(MODEL))
     async with chats(drill.cell) as client:
-        tasks = await start(client, CHATS, tokens=1000)
+        tasks = await start(client, CHATS, tokens=TOKENS)
         assert not any(task.done() for task in tasks)
         killed_s = drill.kill(victim)
         after = await chat(client, 100, tokens=5)
@@ -97,7 +99,7 @@ async def test_a_killed_api_replica_closes_its_connections_and_the_other_one_ser
     drill = two_engines
     victim = min(drill.pids("api"))
     async with chats(drill.cell) as client:
-        tasks = await start(client, CHATS, tokens=1000)
+        tasks = await start(client, CHATS, tokens=TOKENS)
         assert not any(task.done() for task in tasks)
         killed_s = drill.kill(victim)
         # What reaches the dying process in this very moment is lost with it, like the streams.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from configs.reader import read_yaml
 from deployments.cell import state
 from deployments.cell.ports import Ports, free_offset
 from deployments.cell.processes import members
+from deployments.cell.running import deployable
 from deployments.data.postgres import APPLICATION, local
 from tests.conftest import LOCAL, RunningCell, medrec, start_cell
 
@@ -125,10 +126,28 @@ def test_postgresql_is_charged_to_the_data_node_and_comes_back_when_it_is_killed
     wait_for("an answer", answers)
 
 
-def test_serve_puts_a_config_in_place_of_the_running_one(cell: RunningCell) -> None:
+def test_serve_deploy_and_medrec_serve_put_a_config_in_place_of_the_running_one(
+    cell: RunningCell, tmp_path: Path
+) -> None:
+    file = tmp_path / "local.yaml"
+    file.write_text(yaml.safe_dump(deployable(LOCAL, cell.ports)))
+    deployed = serve_deploy(file, cell.environment)
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     done = medrec("serve", str(LOCAL), home=cell.home)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"{LOCAL} runs\n")
+
+
+def serve_deploy(file: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Ray's own command, as an operator types it."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "serve"), "deploy", str(file)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) -> None:
@@ -159,6 +178,7 @@ def test_after_a_kill_the_rest_is_named_by_up_and_ended_by_down(tmp_path: Path, 
     assert postgres_of(at) == set()
 
 
+@pytest.mark.slow
 def test_serve_deploy_works_after_ray_start_and_down_ends_it(tmp_path: Path, home: Path) -> None:
     offset = free_offset()
     ports = Ports().shifted(offset)
@@ -170,14 +190,7 @@ def test_serve_deploy_works_after_ray_start_and_down_ends_it(tmp_path: Path, hom
         if line.startswith("export ")
     )
     wanted = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DASHBOARD_ADDRESS")
-    deployed = subprocess.run(
-        [str(Path(sys.executable).parent / "serve"), "deploy", str(tiny(tmp_path, ports.serve))],
-        env={**os.environ, **{name: exports[name] for name in wanted}},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    deployed = serve_deploy(tiny(tmp_path, ports.serve), {name: exports[name] for name in wanted})
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
 
     def answers() -> bool:
