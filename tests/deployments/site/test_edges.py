@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import httpx
 import psutil
@@ -75,6 +78,55 @@ def test_every_answer_carries_the_security_headers_those_of_the_edge_too(site: E
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+# Another client than that of the other tests: all of 127.0.0.0/8 is the loopback on Linux alone.
+other_client = pytest.mark.skipif(sys.platform != "linux", reason="needs a second address")
+
+
+@other_client
+def test_a_client_that_asks_too_often_is_told_429_and_nobody_else(site: Edges) -> None:
+    limit = site.plan.site.edge.requests_per_10_s
+    batch, batches = 50, limit // 50 + 1
+    # The edge answers this by itself, so that thousands of them take no time.
+    asked = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n" * batch
+    answers = b""
+    with (
+        connected(site, "127.0.0.3") as plain,
+        site.context().wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        for done in range(1, batches + 1):
+            secure.sendall(asked)
+            while answers.count(b"HTTP/1.1 ") < done * batch or not answers.endswith(b"}"):
+                received = secure.recv(65_536)
+                assert received, "the edge closed the connection"
+                answers += received
+    assert answers.count(b"HTTP/1.1 404 ") == limit
+    assert answers.count(b"HTTP/1.1 429 ") == batch
+    head, _, body = answers.rpartition(b"HTTP/1.1 ")[2].partition(b"\r\n\r\n")
+    assert b"retry-after: 10" in head.lower()
+    assert json.loads(body)["error"]["type"] == "rate_limit_error"
+    with site.client() as client:
+        assert client.get("/v1/models").status_code == 200
+
+
+@other_client
+def test_a_client_with_too_many_connections_gets_no_further_one_and_others_do(site: Edges) -> None:
+    with ExitStack() as stack:
+        for _ in range(site.plan.site.edge.connections_per_client):
+            stack.enter_context(connected(site, "127.0.0.4"))
+        # Reset, whether that is seen as it connects or as it reads.
+        with suppress(ConnectionResetError), connected(site, "127.0.0.4") as further:
+            assert further.recv(1) == b""
+        with site.client() as client:
+            assert client.get("/v1/models").status_code == 200
+
+
+def connected(site: Edges, source: str) -> socket.socket:
+    """A connection to the edge from one address of the loopback."""
+    return socket.create_connection(
+        ("127.0.0.1", site.edge.ports.https), 30, source_address=(source, 0)
+    )
 
 
 @pytest.mark.parametrize(
