@@ -59,11 +59,7 @@ class Bundle:
 
     def renewed(self, keys: SiteKeys) -> Bundle:
         """The same escrow around other site keys; its holders' shares open it as before."""
-        made = replace(
-            self, made_at=_now(), current=keys.current, keys=tuple(sorted(keys.keys)), sealed=b""
-        )
-        public = X25519PublicKey.from_public_bytes(self.public_key)
-        return replace(made, sealed=_SUITE.encrypt(keys.dump(), public, _info(made)))
+        return _sealed(replace(self, made_at=_now()), keys)
 
     def also_seal(self, plain: bytes, purpose: bytes) -> bytes:
         """Something else for the same holders; `also_open` opens it for the same purpose."""
@@ -108,7 +104,13 @@ def establish(keys: SiteKeys, *, holders: int, threshold: int) -> tuple[Bundle, 
         Share(number, holders, threshold, empty.fingerprint, now, words)
         for number, words in enumerate(group, 1)
     ]
-    return empty.renewed(keys), shares
+    return _sealed(empty, keys), shares
+
+
+def _sealed(bundle: Bundle, keys: SiteKeys) -> Bundle:
+    made = replace(bundle, current=keys.current, keys=tuple(sorted(keys.keys)), sealed=b"")
+    public = X25519PublicKey.from_public_bytes(bundle.public_key)
+    return replace(made, sealed=_SUITE.encrypt(keys.dump(), public, _info(made)))
 
 
 def recover(bundle: Bundle, shares: Sequence[str]) -> SiteKeys:
