@@ -6,6 +6,7 @@ through the folders above them: `--x`, which lets nobody list or read them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import pwd
@@ -17,6 +18,7 @@ from typing import TypedDict
 from deployments.cell.errors import CellError
 
 NAME = "medrec-postgres"
+_PASSWD = Path("/etc/passwd")
 _TIMEOUT_S = 30
 
 
@@ -68,6 +70,17 @@ def _entry() -> pwd.struct_passwd | None:
         pass
     if platform.system() != "Linux":
         raise CellError("PostgreSQL does not run as root: start medrec as an ordinary user")
+    # Of several useradd at once, as of cells that start for the first time together, each can succeed,
+    # and the account then has another number than some of them gave their folders to.
+    with _PASSWD.open("rb") as passwd:
+        fcntl.flock(passwd, fcntl.LOCK_EX)
+        try:
+            return pwd.getpwnam(NAME)
+        except KeyError:
+            return _made()
+
+
+def _made() -> pwd.struct_passwd:
     line = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", NAME]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
