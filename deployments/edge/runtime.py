@@ -15,6 +15,8 @@ _MOST_BYTES = 4 * 2**20
 BACKENDS = ("at_once", "reads", "others", "emergency")
 # Of these the one that carries writes, chats and WebSockets: whether a cell is up is read here.
 OTHERS = "others"
+# The same cell once more, without checks, for the moments in which no checked one is up.
+UNCHECKED = ".unchecked"
 # HAProxy management guide, 9.3, `show servers state`: operational and administrative state.
 _RUNNING = {"1", "2"}
 # Bit 0x04 only says that the configuration had it begin in maintenance.
@@ -72,11 +74,13 @@ def _server(row: Mapping[str, str]) -> ServerSeen:
 def bring_about(admin_socket: Path, wanted: Mapping[str, ServerState]) -> list[str]:
     """Give every server of a wanted name the wanted state, in all of `BACKENDS`. The changes, as words.
 
+    `UNCHECKED` ones as well: who is drained gets nothing by them either.
+
     Raises `RuntimeUnavailable`.
     """
     changes = []
     for server in servers(admin_socket):
-        state = wanted.get(server.name)
+        state = wanted.get(server.name.removesuffix(UNCHECKED))
         if state is None or server.admin == state or server.backend not in BACKENDS:
             continue
         answer = ask(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.site import Checks
 from deployments.edge import haproxy
+from deployments.edge.runtime import UNCHECKED
 from deployments.site.plan import LOOPBACK, HostPlan, Plan
 
 _THREADS = {"edge": 2, "cell": 2, "emergency": 1}
@@ -21,7 +22,6 @@ class Server:
     address: str
     tunnel: bool = True
     weight: int = 1
-    backup: str = ""
     check: str = ""
     check_host: str = ""
     check_port: int = 0
@@ -70,15 +70,13 @@ def _edge_values(plan: Plan, host: HostPlan) -> dict[str, object]:
     rules, ports = plan.site.edge, host.ports
     # Clients come to the shared address as well, which only one edge has at a time.
     anywhere = LOOPBACK if plan.ground == "loopback" else "*"
-    both = plan.site.failover.serving == "both"
     servers = [
         Server(
             name=cell.name,
             address=f"{cell.address}:{cell.ports.api_tls}",
             weight=cell.host.weight,
-            backup="" if both or index == 0 else " backup",
         )
-        for index, cell in enumerate(plan.cells)
+        for cell in plan.cells
     ]
     cloud = plan.cloud
     return {
@@ -89,6 +87,8 @@ def _edge_values(plan: Plan, host: HostPlan) -> dict[str, object]:
             "connections_per_client": rules.connections_per_client,
             "requests_per_10_s": rules.requests_per_10_s,
             "servers": servers,
+            "both": plan.site.failover.serving == "both",
+            "unchecked": UNCHECKED,
             "cells": _milliseconds(rules.cells),
             "emergency": _milliseconds(rules.emergency),
             "cloud": None

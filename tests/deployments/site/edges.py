@@ -138,23 +138,35 @@ class Edges:
             )
         return False
 
-    def wait_up(self, name: str, up: bool = True, backend: str = "others") -> None:
+    def wait_up(self, name: str, up: bool = True) -> None:
+        """Until the edge has the host as up, or as down, in every backend of its kind."""
+        cloud = self.plan.cloud
+        is_cloud = cloud is not None and name == cloud.name
+        for backend in ("emergency",) if is_cloud else ("at_once", "reads", "others"):
+            self._wait(self.edge, backend, name, up)
+
+    def wait_replica(self, name: str) -> None:
+        """Until the cell itself has its replica as up; the edge may not have seen it down."""
+        host = self.plan.hosts[name]
+        self._wait(host, "api", f"r{host.cell_ports.ingress_first}", up=True)
+
+    def _wait(self, host: HostPlan, backend: str, server: str, up: bool) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while self.is_up(self.edge, backend, name) != up:
-            assert time.monotonic() < deadline, f"{name} in {backend} is never {up}"
+        while self.is_up(host, backend, server) != up:
+            assert time.monotonic() < deadline, f"{server} in {backend} is never {up}"
             time.sleep(0.05)
 
     def states(self, states: dict[str, ServerState]) -> None:
         runtime.bring_about(self.edge.haproxy_socket, states)
 
 
-def quick(site: Site) -> Site:
+def quick(site: Site, *, serving: str = "primary") -> Site:
     """The local site with the figures of a test: what takes seconds there takes a fraction here."""
     fast = {"every_s": 0.2, "fast_s": 0.1, "timeout_s": 0.5, "fall": 3, "rise": 2}
     raw = site.model_dump(mode="json")
     raw["edge"] |= {"cells": fast, "emergency": fast, "public_name": "localhost"}
     raw["edge"] |= {"requests_per_10_s": 2000}
-    raw["failover"] |= {"hold_s": 0.5, "unfit_hold_s": 3.0}
+    raw["failover"] |= {"hold_s": 0.5, "unfit_hold_s": 3.0, "serving": serving}
     return Site.model_validate(raw)
 
 
@@ -162,16 +174,23 @@ def quick(site: Site) -> Site:
 def plan_of_our_own(site: Site, folder: Path) -> Iterator[Plan]:
     """A plan on ports that are free, and that no other of pytest's workers takes meanwhile."""
     with _slot() as slot:
-        # Six hosts have an offset each: there is room for two whole sites.
-        for base in range(14_400 + 200 * slot, 18_000, 400):
-            plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=6000 * slot)
-            blocks = range(base, base + BLOCK * len(plan.hosts))
-            ingress = [host.cell_ports for host in plan.hosts.values()]
-            if all(is_free(port) for port in blocks) and all(_is_free(ports) for ports in ingress):
-                break
-        else:
-            raise AssertionError("no free ports")
+        deadline = time.monotonic() + SLOT_TIMEOUT_S
+        while (plan := _free_plan(site, folder, slot)) is None:
+            # Ports of a cell that has just ended rest for a minute.
+            assert time.monotonic() < deadline, "no free ports"
+            time.sleep(1)
         yield plan
+
+
+def _free_plan(site: Site, folder: Path, slot: int) -> Plan | None:
+    # Six hosts have an offset each: there is room for two whole sites.
+    for base in range(14_400 + 200 * slot, 18_000, 400):
+        plan = on_this_machine(site, folder, "loopback", base=base, cell_offset=6000 * slot)
+        blocks = range(base, base + BLOCK * len(plan.hosts))
+        ingress = [host.cell_ports for host in plan.hosts.values()]
+        if all(is_free(port) for port in blocks) and all(_is_free(ports) for ports in ingress):
+            return plan
+    return None
 
 
 @contextmanager
@@ -196,9 +215,9 @@ def _is_free(ports: Ports) -> bool:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Edges]:
+def running(folder: Path, *, serving: str = "primary") -> Iterator[Edges]:
     """Cells, emergency cell and the first edge, up."""
-    site = quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"))
+    site = quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"), serving=serving)
     with plan_of_our_own(site, folder) as plan, _running(plan, folder) as edges:
         yield edges
 

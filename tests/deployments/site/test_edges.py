@@ -36,8 +36,8 @@ def whole(site: Edges) -> None:
             replica.start()
     site.states({"mac-a": "ready", "mac-b": "ready", "cloud": "drain"})
     for cell in site.plan.cells:
-        for backend in ("at_once", "reads", "others"):
-            site.wait_up(cell.name, backend=backend)
+        site.wait_replica(cell.name)
+        site.wait_up(cell.name)
     for replica in site.replicas.values():
         replica.seen.clear()
 
@@ -235,14 +235,16 @@ def test_a_read_whose_answer_has_not_begun_is_repeated_at_the_other_cell(site: E
         assert client.get("/fhir/Patient/1").text == "mac-b"
 
 
-def test_a_read_that_is_sent_anew_says_when_it_was_first_asked(site: Edges) -> None:
-    replica = site.replicas["mac-a"]
-    replica.pause_s = 5.0
-    threading.Timer(2.0, lambda: setattr(replica, "pause_s", 0.0)).start()
+def test_a_read_that_is_sent_anew_goes_to_the_other_cell_and_says_when_it_was_first_asked(
+    site: Edges,
+) -> None:
+    site.replicas["mac-a"].pause_s = 5.0
     began = time.time() * 1000
     with site.client() as client:
-        client.get("/v1/models", headers={"x-medrec-asked-at": "1"})
-    asked = [headers["x-medrec-asked-at"] for _, _, headers in replica.seen]
+        answer = client.get("/v1/models", headers={"x-medrec-asked-at": "1"})
+    assert answer.text == "mac-b"
+    (first,), (second,) = (site.replicas[cell.name].seen for cell in site.plan.cells)
+    asked = [headers["x-medrec-asked-at"] for _, _, headers in (first, second)]
     # The first try was given up after 4 s of silence; the moment is the one before.
     assert asked[0] == asked[1]
     assert time.time() * 1000 - int(asked[0]) > 3500
@@ -276,16 +278,63 @@ def test_a_frozen_cell_is_left_within_seconds_and_no_read_fails(site: Edges) -> 
                 process.send_signal(signal.SIGCONT)
 
 
+def test_cells_that_fail_their_checks_but_answer_are_asked_while_no_other_is_left(
+    site: Edges,
+) -> None:
+    for cell in site.plan.cells:
+        site.replicas[cell.name].ready = False
+    for cell in site.plan.cells:
+        site.wait_up(cell.name, up=False)
+    with site.client() as client:
+        asked = [client.get("/v1/models"), client.get("/fhir/Patient/1")]
+        asked += [client.post("/fhir/Observation", content=b"x") for _ in range(3)]
+        assert {answer.text for answer in asked} <= {"mac-a", "mac-b"}
+        # Nobody goes where the steward lets nobody go.
+        site.states({"mac-a": "drain"})
+        asked = [client.get(path) for path in ("/v1/models", "/fhir/Patient/1") * 3]
+        asked += [client.post("/fhir/Observation", content=b"x") for _ in range(3)]
+        assert {answer.text for answer in asked} == {"mac-b"}
+        site.states({"mac-b": "drain"})
+        answer = client.post("/fhir/Observation", content=b"x")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_of_cells_that_fail_their_checks_a_dead_one_is_passed_over(site: Edges) -> None:
+    site.replicas["mac-b"].ready = False
+    site.wait_up("mac-b", up=False)
+    site.replicas["mac-a"].stop()
+    with site.client() as client:
+        answers = [client.get("/v1/models"), client.get("/fhir/Patient/1")]
+        answers += [client.post("/fhir/Observation", content=b"x") for _ in range(3)]
+    assert [answer.text for answer in answers] == ["mac-b"] * 5
+
+
+def test_both_serve_whatever_checks_say(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with running(tmp_path_factory.mktemp("both"), serving="both") as site, site.client() as client:
+        for cell in site.plan.cells:
+            site.wait_up(cell.name)
+        for ready in (True, False):
+            for cell in site.plan.cells:
+                site.replicas[cell.name].ready = ready
+            for cell in site.plan.cells:
+                site.wait_up(cell.name, ready)
+            asked = [client.get("/fhir/Patient/1").text for _ in range(20)]
+            asked += [client.post("/fhir/Observation", content=b"x").text for _ in range(20)]
+            assert min(asked.count("mac-a"), asked.count("mac-b")) > 10, ready
+
+
 def test_the_emergency_cell_is_asked_only_once_it_was_opened(site: Edges) -> None:
     for cell in site.plan.cells:
         site.replicas[cell.name].stop()
-        for backend in ("at_once", "reads", "others"):
-            site.wait_up(cell.name, up=False, backend=backend)
+        site.wait_up(cell.name, up=False)
     with site.client() as client:
         answer = client.get("/v1/mode")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-        site.states({"cloud": "ready"})
-        site.wait_up("cloud", backend="emergency")
+        # As the steward has it in an emergency.
+        site.states({"mac-a": "drain", "mac-b": "drain", "cloud": "ready"})
+        site.wait_up("cloud")
         assert client.get("/v1/mode").text == "cloud"
         site.states({"cloud": "drain"})
         assert client.get("/v1/mode").status_code == 503
