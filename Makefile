@@ -67,6 +67,7 @@ site:
 	$(BIN)/python -m pytest -m "site and not slow" --durations=10 tests/site
 
 test-site: install  ## every fault of a whole site, and what else is too slow for `make test`; as root on Linux, about an hour
+	$(BIN)/python -m pytest -m "hypothesis and not slow and not cluster" --hypothesis-profile=default
 	$(BIN)/python -m pytest -m "slow and not site" --durations=0
 	$(BIN)/python -m pytest -m site --durations=0 tests/site
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from hypothesis import settings
 
 from configs.reader import PROJECT_ROOT
 from deployments.cell import head, state
@@ -36,6 +37,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 # Before any test imports MLX: engines refuse a process whose MLX has no fast BLAS.
 blas.preload(1)
+
+# `make test` says the same of the same code each time; `make test-site` looks for further examples.
+settings.register_profile("repeatable", derandomize=True)
 
 MEDREC = (sys.executable, "-m", "serve_app.cli")
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,13 +14,22 @@ class Replies(BaseHTTPRequestHandler):
     """Give it `do_GET`; a POST is read to its end and answered alike."""
 
     protocol_version = "HTTP/1.1"
+    body = b""
 
     def do_GET(self) -> None:
         raise NotImplementedError
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.body = b"".join(self._chunks())
         self.do_GET()
+
+    def _chunks(self) -> Iterator[bytes]:
+        if "chunked" not in self.headers.get("transfer-encoding", ""):
+            yield self.rfile.read(int(self.headers.get("content-length", 0)))
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size + 2)[:-2]
+        self.rfile.readline()
 
     @property
     def fields(self) -> dict[str, str]:
@@ -42,12 +54,22 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, port: int, replies: type[Replies]) -> None:
+        self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         super().__init__(("127.0.0.1", port), replies)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """HAProxy resets its checks' connections; that is no error."""
 
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, address = super().get_request()
+        self._connections.add(connection)
+        return connection, address
+
     def end(self) -> None:
+        """As a process that is killed: connections that are kept open end with it."""
         self.shutdown()
         self.server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.failover import limits_of, pace_of
 from benchmarks.failover_site import SiteProcess
 from deployments.edge.drills import experiment
-from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment
+from deployments.edge.drills.experiment import WHOLE_TIMEOUT_S, Experiment, Limits
 from deployments.edge.drills.faults import FAULTS, Fault, bring_back
 from deployments.edge.drills.scene import Cast, Scene
 
@@ -21,6 +21,8 @@ COPY_S = 30.0
 ON_A_PLAIN_SITE = [name for name, fault in FAULTS.items() if fault.need in ("", "namespaces")]
 HOLD_S = 14.0
 LONG_S = 25.0
+# A limit that the benchmark holds 95 of 100 runs to; a single one may be slower.
+ONE_RUN = 2.0
 
 
 def struck(
@@ -39,7 +41,7 @@ def struck(
         tell=print,
         hold_s=hold_s,
         pace=pace_of(fault),
-        limits=limits_of(fault),
+        limits=_of_one_run(limits_of(fault)),
         heal_s=heal_s,
         whole=whole,
     )
@@ -47,6 +49,10 @@ def struck(
     # Seconds are the benchmark's: two busy cores carry three cells, two databases and the load.
     print(fault.name, found.first_success_s, found.failed, found.problems)
     return found
+
+
+def _of_one_run(limits: Limits) -> Limits:
+    return replace(limits, plain_s=None if limits.plain_s is None else ONE_RUN * limits.plain_s)
 
 
 def assert_safe(found: Experiment) -> None:

@@ -38,10 +38,12 @@ class Replica:
     cell: str
     port: int
     ready: bool = True
+    status: int = 200
     pause_s: float = 0.0
     hang_up: bool = False
     condition: dict[str, object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     server: Server | None = None
 
     def start(self) -> None:
@@ -59,6 +61,8 @@ class Replica:
                     self.answer(200, json.dumps(replica.condition).encode())
                     return
                 replica.seen.append((self.command, self.path, self.fields))
+                if self.command == "POST":
+                    replica.bodies.append(self.body)
                 if replica.pause_s:
                     time.sleep(replica.pause_s)
                 if replica.hang_up:
@@ -67,7 +71,7 @@ class Replica:
                 if self.path.startswith("/internal/"):
                     self.answer(204, b"")
                     return
-                self.answer(200, replica.cell.encode())
+                self.answer(replica.status, replica.cell.encode())
 
         self.server = Server(self.port, Handler)
 

@@ -31,7 +31,7 @@ def whole(site: Edges) -> None:
     """Each test finds both cells well, and what they have seen forgotten."""
     for cell in site.plan.cells:
         replica = site.replicas[cell.name]
-        replica.ready, replica.pause_s, replica.hang_up = True, 0.0, False
+        replica.ready, replica.pause_s, replica.hang_up, replica.status = True, 0.0, False, 200
         if replica.server is None:
             replica.start()
     site.states({"mac-a": "ready", "mac-b": "ready", "cloud": "drain"})
@@ -40,6 +40,7 @@ def whole(site: Edges) -> None:
         site.wait_up(cell.name)
     for replica in site.replicas.values():
         replica.seen.clear()
+        replica.bodies.clear()
 
 
 def test_clients_reach_the_primary_over_tls_1_3_and_http_2(site: Edges) -> None:
@@ -220,11 +221,23 @@ def test_a_cell_that_loses_its_replicas_is_replaced_unseen_for_reads_and_writes(
     site: Edges,
 ) -> None:
     site.replicas["mac-a"].stop()
+    time.sleep(0.2)  # Connections that were kept are seen to have ended.
     with site.client() as client:
-        # The first one finds out; a write would be told so with 503, which clients repeat.
-        answers = [client.get("/v1/models").text for _ in range(3)]
-        answers += [client.post("/fhir/Observation", content=b"x").text for _ in range(3)]
+        # The first of them finds out.
+        answers = [client.post("/fhir/Observation", content=b"x" * 16_384).text for _ in range(3)]
+        answers += [client.get("/v1/models").text for _ in range(3)]
     assert answers == ["mac-b"] * 6
+    assert site.replicas["mac-b"].bodies == [b"x" * 16_384] * 3
+
+
+def test_the_status_by_which_a_cell_says_that_nothing_arrived_is_for_the_edge_alone(
+    site: Edges,
+) -> None:
+    for replica in site.replicas.values():
+        replica.status = 425
+    with site.client() as client:
+        answers = [client.get("/v1/models"), client.post("/fhir/Observation", content=b"x")]
+    assert [answer.status_code for answer in answers] == [503, 503]
 
 
 def test_a_read_whose_answer_has_not_begun_is_repeated_at_the_other_cell(site: Edges) -> None:
