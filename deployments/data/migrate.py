@@ -50,7 +50,7 @@ def migrate(owner_dsn: str, *, wait_s: float = WAIT_S) -> str:
 
 def head() -> str:
     """The revision that the code is written for."""
-    found = _scripts().get_current_head()
+    found: str | None = _scripts().get_current_head()
     assert found is not None
     return found
 

@@ -16,7 +16,12 @@ from configs.reader import PROJECT_ROOT
 DEMO = PROJECT_ROOT / "models" / "weights" / "gemma3-demo"
 
 
-@pytest.mark.parametrize("side", ["engine", "batch_generator", "one_at_a_time"])
+PEERS = [
+    pytest.param(side, marks=pytest.mark.slow) for side in ("batch_generator", "one_at_a_time")
+]
+
+
+@pytest.mark.parametrize("side", ["engine", *PEERS])
 def test_every_side_generates_exactly_what_was_asked(tmp_path: Path, side: Side) -> None:
     folder = endless(DEMO, tmp_path / "model")
     job = Job(side=side, scenario="shared-prefix", folder=str(folder), threads=1, sequences=3)

@@ -91,11 +91,11 @@ def test_random_schedules_answer_as_mlx_lm_does(
 @pytest.mark.parametrize(
     "config",
     [
-        {"prefix_cache_gb": 0.0},
-        {"max_running": 1},
+        pytest.param({"prefix_cache_gb": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"max_running": 1}, marks=pytest.mark.slow),
         {"max_running": 3, "kv_cache_gb": 0.0006},
         {"prefill_chunk": 16, "prefill_gap_factor": 0.001},
-        {"padding_budget_mb": 1e-6},
+        pytest.param({"padding_budget_mb": 1e-6}, marks=pytest.mark.slow),
     ],
     ids=lambda config: "-".join(config),
 )

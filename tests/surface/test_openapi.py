@@ -16,7 +16,7 @@ from schemathesis import Case, GenerationMode, checks
 from tests.surface.conftest import Patients
 from tests.surface.world import World
 
-FEW = 3
+FEW = 2
 MANY = 12
 SECONDS_PER_EXAMPLE = 80.0
 SCOPES = (
@@ -75,7 +75,7 @@ def test_the_whole_schema_holds_for_everyone_who_may_ask(
                 asked += _tried(
                     *(operation, mode, session, askers, real_ids(patients)), *(failures, examples)
                 )
-    assert asked > max(400, 100 * examples)
+    assert asked > 200 * examples
     assert not failures, "\n\n".join(failures[:20])
 
 

@@ -164,13 +164,13 @@ class Edges:
         runtime.bring_about(self.edge.haproxy_socket, states)
 
 
-def quick(site: Site, *, serving: str = "primary") -> Site:
+def quick(site: Site) -> Site:
     """The local site with the figures of a test: what takes seconds there takes a fraction here."""
     fast = {"every_s": 0.2, "fast_s": 0.1, "timeout_s": 0.5, "fall": 3, "rise": 2}
     raw = site.model_dump(mode="json")
     raw["edge"] |= {"cells": fast, "emergency": fast, "public_name": "localhost"}
     raw["edge"] |= {"requests_per_10_s": 2000}
-    raw["failover"] |= {"hold_s": 0.5, "unfit_hold_s": 3.0, "serving": serving}
+    raw["failover"] |= {"hold_s": 0.5, "unfit_hold_s": 3.0}
     return Site.model_validate(raw)
 
 
@@ -219,9 +219,9 @@ def _is_free(ports: Ports) -> bool:
 
 
 @contextmanager
-def running(folder: Path, *, serving: str = "primary") -> Iterator[Edges]:
+def running(folder: Path) -> Iterator[Edges]:
     """Cells, emergency cell and the first edge, up."""
-    site = quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"), serving=serving)
+    site = quick(load_site(PROJECT_ROOT / "configs" / "site-local.yaml"))
     with plan_of_our_own(site, folder) as plan, _running(plan, folder) as edges:
         yield edges
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import httpx
 import psutil
@@ -322,20 +323,28 @@ def test_of_cells_that_fail_their_checks_a_dead_one_is_passed_over(site: Edges) 
     assert [answer.text for answer in answers] == ["mac-b"] * 5
 
 
-def test_both_serve_whatever_checks_say(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with running(tmp_path_factory.mktemp("both"), serving="both") as site, site.client() as client:
-        for cell in site.plan.cells:
-            site.wait_up(cell.name)
+def test_both_serve_whatever_checks_say(site: Edges) -> None:
+    rules = site.plan.site.failover.model_copy(update={"serving": "both"})
+    plan = replace(site.plan, site=site.plan.site.model_copy(update={"failover": rules}))
+    site.stop(site.edge.name)
+    both = replace(site, plan=plan)
+    both.start(both.edge)
+    try:
         for ready in (True, False):
-            for cell in site.plan.cells:
+            for cell in plan.cells:
                 site.replicas[cell.name].ready = ready
-            for cell in site.plan.cells:
-                site.wait_up(cell.name, ready)
-            asked = [client.get("/fhir/Patient/1").text for _ in range(20)]
-            asked += [client.post("/fhir/Observation", content=b"x").text for _ in range(20)]
+            for cell in plan.cells:
+                both.wait_up(cell.name, ready)
+            with both.client() as client:
+                asked = [client.get("/fhir/Patient/1").text for _ in range(20)]
+                asked += [client.post("/fhir/Observation", content=b"x").text for _ in range(20)]
             assert min(asked.count("mac-a"), asked.count("mac-b")) > 10, ready
+    finally:
+        both.stop(both.edge.name)
+        site.start(site.edge)
+        for cell in plan.cells:
+            site.replicas[cell.name].ready = True
+            site.wait_up(cell.name)
 
 
 def test_the_emergency_cell_is_asked_only_once_it_was_opened(site: Edges) -> None:
