@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help install system run test test-site lint types unit cell site bench train lock clean
+.PHONY: help install system run test test-site lint types unit computed cell site bench train lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,10 +42,11 @@ system:          ## system programs that no wheel carries
 run: install     ## the whole platform on this machine, with demo models; Ctrl-C stops it
 	$(BIN)/medrec up
 
-# Types are checked beside the tests, which leave a core idle at times.
+# A cell's tests wait for a quarter of their time: beside them, and only when no core is wanted for them,
+# goes what computes without looking at a clock.
 test: install lint  ## lint, types and every test
-	@$(MAKE) --no-print-directory -j2 types unit
-	@$(MAKE) --no-print-directory cell
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory -j3 cell types computed
 	@$(MAKE) --no-print-directory site
 
 lint:
@@ -53,14 +54,19 @@ lint:
 	$(BIN)/ruff format --quiet --check .
 
 types:
-	$(BIN)/mypy --no-error-summary
+	nice -n 19 $(BIN)/mypy --no-error-summary
 
 # Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
 # itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these
 # only the files are read that have such tests: to collect all of them takes a core's quarter of a minute.
+COMPUTED = $(wildcard $(addprefix tests/models/,demo test_architectures.py test_decoding.py \
+  test_engine_loop.py test_gemma3_cpu.py test_sequences.py))
 CELL_TESTS = $(sort $(shell grep -rl --include='*.py' 'mark\.cluster' tests))
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10 \
+	  $(addprefix --ignore=,$(COMPUTED))
+computed:
+	nice -n 19 $(BIN)/python -m pytest -q -m "not slow" --durations=3 $(COMPUTED)
 cell:
 	$(BIN)/python -m pytest -q -m "cluster and not site and not slow" --durations=10 $(CELL_TESTS)
 site:

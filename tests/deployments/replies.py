@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,12 +37,14 @@ class Replies(BaseHTTPRequestHandler):
         """The request's header fields, their names in small letters."""
         return {name.lower(): value for name, value in self.headers.items()}
 
-    def answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: int, body: bytes, *, stalls_s: float = 0.0) -> None:
+        """Answer; `stalls_s` is the pause between head and body."""
         # Whoever asked may be gone.
         with suppress(OSError):
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
+            time.sleep(stalls_s)
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:

@@ -24,6 +24,7 @@ _MEDREC = (sys.executable, "-m", "serve_app.cli", "site")
 _STEP_S, _UP_S = 60.0, 600.0
 
 
+@pytest.mark.slow
 def test_down_ends_a_site_that_is_coming_up_and_leaves_no_process(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

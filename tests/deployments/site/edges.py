@@ -41,6 +41,7 @@ class Replica:
     status: int = 200
     pause_s: float = 0.0
     hang_up: bool = False
+    stalls_s: float = 0.0
     condition: dict[str, object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Replica:
                 if self.path.startswith("/internal/"):
                     self.answer(204, b"")
                     return
-                self.answer(replica.status, replica.cell.encode())
+                self.answer(replica.status, replica.cell.encode(), stalls_s=replica.stalls_s)
 
         self.server = Server(self.port, Handler)
 

@@ -32,7 +32,8 @@ def whole(site: Edges) -> None:
     """Each test finds both cells well, and what they have seen forgotten."""
     for cell in site.plan.cells:
         replica = site.replicas[cell.name]
-        replica.ready, replica.pause_s, replica.hang_up, replica.status = True, 0.0, False, 200
+        replica.ready, replica.hang_up, replica.status = True, False, 200
+        replica.pause_s = replica.stalls_s = 0.0
         if replica.server is None:
             replica.start()
     site.states({"mac-a": "ready", "mac-b": "ready", "cloud": "drain"})
@@ -265,6 +266,14 @@ def test_a_read_that_is_sent_anew_goes_to_the_other_cell_and_says_when_it_was_fi
     assert began - 1 <= int(asked[0]) < began + 2000
 
 
+def test_a_read_whose_answer_stopped_behind_its_head_is_repeated_at_the_other_cell(
+    site: Edges,
+) -> None:
+    site.replicas["mac-a"].stalls_s = 8.0
+    with site.client() as client:
+        assert client.get("/v1/models").text == "mac-b"
+
+
 def test_a_write_that_arrived_is_never_repeated(site: Edges) -> None:
     site.replicas["mac-a"].hang_up = True
     with site.client() as client:
@@ -396,3 +405,30 @@ def test_no_request_fails_while_the_edge_reads_its_configuration_again(site: Edg
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_kept_connection_is_closed_by_a_reload_only_with_its_next_answer(site: Edges) -> None:
+    def asked(secure: ssl.SSLSocket) -> bytes:
+        secure.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"mac-a"):
+            received = secure.recv(65_536)
+            assert received, "the edge closed the connection"
+            answer += received
+        return answer.lower()
+
+    edge = psutil.Process(site.processes["edge-1"].pid)
+    with (
+        socket.create_connection(("127.0.0.1", site.edge.ports.https), 10) as plain,
+        site.context().wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        assert b"connection: close" not in asked(secure)
+        old = edge.children()
+        edge.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + 10
+        while set(edge.children()) <= set(old):
+            assert time.monotonic() < deadline, "no new process came"
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the old one has been told to end
+        assert b"connection: close" in asked(secure)
+        assert secure.recv(1) == b""
