@@ -162,6 +162,7 @@ def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path, home: Path) ->
     assert cell.said().endswith("stopping\nstopped\n")
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_rest_is_named_by_up_and_ended_by_down(tmp_path: Path, home: Path) -> None:
     cell = start_cell(home, tiny(tmp_path))
     at = state.Home(home)

@@ -148,6 +148,9 @@ class Load:
             result = "failed" if detail else "ok"
         except TimeoutError:
             result = "hung"
+        except httpx.TransportError as error:
+            # Its words are about the connection: whether an answer had begun, say.
+            result, detail = "failed", f"{type(error).__name__}: {error}".removesuffix(": ")
         except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
             result, detail = "failed", type(error).__name__
         ended = time.monotonic()
