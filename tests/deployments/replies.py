@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,16 +20,8 @@ class Replies(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def do_POST(self) -> None:
-        self.body = b"".join(self._chunks())
+        self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.do_GET()
-
-    def _chunks(self) -> Iterator[bytes]:
-        if "chunked" not in self.headers.get("transfer-encoding", ""):
-            yield self.rfile.read(int(self.headers.get("content-length", 0)))
-            return
-        while size := int(self.rfile.readline(), 16):
-            yield self.rfile.read(size + 2)[:-2]
-        self.rfile.readline()
 
     @property
     def fields(self) -> dict[str, str]:
