@@ -11,10 +11,12 @@ from deployments.edge.decision import ServerState
 
 _TIMEOUT_S = 2.0
 _MOST_BYTES = 4 * 2**20
-# The backends that clients' requests go to; others have servers of the same hosts.
-BACKENDS = ("at_once", "reads", "others", "emergency")
-# Of these the one that carries writes, chats and WebSockets: whether a cell is up is read here.
+# Writes, chats and WebSockets: whether a cell is up is read here.
 OTHERS = "others"
+OF_CELLS = ("at_once", "reads", OTHERS)
+OF_CLOUD = ("emergency",)
+# The backends that clients' requests go to; others have servers of the same hosts.
+BACKENDS = (*OF_CELLS, *OF_CLOUD)
 # The same cell once more, without checks, for the moments in which no checked one is up.
 UNCHECKED = ".unchecked"
 # HAProxy management guide, 9.3, `show servers state`: operational and administrative state.

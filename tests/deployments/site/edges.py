@@ -147,7 +147,7 @@ class Edges:
         """Until the edge has the host as up, or as down, in every backend of its kind."""
         cloud = self.plan.cloud
         is_cloud = cloud is not None and name == cloud.name
-        for backend in ("emergency",) if is_cloud else ("at_once", "reads", "others"):
+        for backend in runtime.OF_CLOUD if is_cloud else runtime.OF_CELLS:
             self._wait(self.edge, backend, name, up)
 
     def wait_replica(self, name: str) -> None:

@@ -117,14 +117,21 @@ def test_a_client_that_asks_too_often_is_told_429_and_nobody_else(site: Edges) -
 @other_client
 def test_a_client_with_too_many_connections_gets_no_further_one_and_others_do(site: Edges) -> None:
     limit = site.plan.site.edge.connections_per_client
-    # Threads of the edge accept them, so that the last to be opened need not be the one too many.
+    # Threads of the edge accept them, so that the last to be opened need not be the one too many; and it
+    # may be ended before the kernel has said that it is there.
     with ExitStack() as stack, selectors.DefaultSelector() as ended:
+        refused = 0
         for _ in range(limit + 1):
-            ended.register(stack.enter_context(connected(site, "127.0.0.4")), selectors.EVENT_READ)
-        assert len(ended.select(30)) == 1
+            try:
+                opened = stack.enter_context(connected(site, "127.0.0.4"))
+            except ConnectionResetError:
+                refused += 1
+            else:
+                ended.register(opened, selectors.EVENT_READ)
+        assert refused + len(ended.select(0 if refused else 30)) == 1
         with site.client() as client:
             assert client.get("/v1/models").status_code == 200
-        assert len(ended.select(0)) == 1
+        assert refused + len(ended.select(0)) == 1
 
 
 def connected(site: Edges, source: str) -> socket.socket:
