@@ -59,12 +59,12 @@ types:
 COMPUTED = $(addprefix tests/,models/demo models/test_architectures.py models/test_decoding.py \
   models/test_engine_loop.py models/test_gemma3_cpu.py models/test_sequences.py benchmarks/test_engine.py \
   configs/test_prometheus.py deployments/data/demo/test_charts.py deployments/data/records/test_validation.py)
-# Many tests wait more than they compute: three workers for two cores. What needs a whole cell runs by
+# Many tests wait more than they compute: four workers for two cores. What needs a whole cell runs by
 # itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these
 # only the files are read that have such tests: to collect all of them takes a core's quarter of a minute.
 CELL_TESTS = $(sort $(shell grep -rl --include='*.py' 'mark\.cluster' tests))
 unit:
-	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 3 --dist loadfile --no-loadscope-reorder --durations=10 \
+	$(BIN)/python -m pytest -q -m "not cluster and not slow" -n 4 --dist loadfile --no-loadscope-reorder --durations=10 \
 	  $(addprefix --ignore=,$(COMPUTED))
 computed:
 	nice -n 19 $(BIN)/python -m pytest -q -m "not slow" --durations=3 $(COMPUTED)
