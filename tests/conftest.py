@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import settings
 
 from configs.reader import PROJECT_ROOT
@@ -26,6 +28,7 @@ from deployments.cell import head, state
 from deployments.cell.ports import Ports
 from deployments.cell.processes import members
 from deployments.data import postgres as local_postgres
+from deployments.data.accounts import passwords
 from deployments.data.database import Database
 from deployments.data.migrate import migrate
 from deployments.data.postgres import APPLICATION, OWNER, LocalServer
@@ -41,6 +44,9 @@ blas.preload(1)
 
 # `make test` says the same of the same code each time; `make test-site` looks for further examples.
 settings.register_profile("repeatable", derandomize=True)
+
+# For clients of servers in the clear: to read the authorities of the world takes each of them 25 ms.
+IN_THE_CLEAR = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 MEDREC = (sys.executable, "-m", "serve_app.cli")
 LOCAL = PROJECT_ROOT / "configs" / "local.yaml"
@@ -178,6 +184,19 @@ def start_cell(
             stderr=subprocess.STDOUT,
         )
     return RunningCell(process, home, output)
+
+
+REAL_HASHER = passwords._HASHER
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hashes of next to no cost, but for the tests of passwords themselves; cells have real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

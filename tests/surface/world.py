@@ -29,6 +29,7 @@ from deployments.data.places import Places, places
 from deployments.data.scopes import parse
 from serve_app.assembly import assemble
 from serve_app.surface import create_app
+from tests.conftest import IN_THE_CLEAR
 from tests.serve_app.fake_language import FakeLanguage
 
 ISSUER = "http://cell"
@@ -118,7 +119,13 @@ class World:
     def client(self, token: str | None) -> httpx.Client:
         """A client with these credentials, or with none."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        client = httpx.Client(base_url=self.base_url, headers=headers, timeout=30, trust_env=False)
+        client = httpx.Client(
+            base_url=self.base_url,
+            headers=headers,
+            timeout=30,
+            verify=IN_THE_CLEAR,
+            trust_env=False,
+        )
         self._clients.append(client)
         return client
 

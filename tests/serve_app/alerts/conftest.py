@@ -31,6 +31,7 @@ from serve_app.alerts.stream import Streams
 from serve_app.ingress import ServeAnswers
 from serve_app.services import Services
 from serve_app.surface import create_app
+from tests.conftest import IN_THE_CLEAR
 from tests.deployments.data.alerts.conftest import Ward, house, owner, records, sealer, ward
 from tests.deployments.data.records import people
 from tests.deployments.data.records.conftest import audit
@@ -72,7 +73,9 @@ class Replica:
     def client(self, who: str = "physician") -> httpx.AsyncClient:
         """A client of the routes."""
         headers = {"authorization": f"Bearer {who}"}
-        return httpx.AsyncClient(base_url=self.base_url, headers=headers, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=self.base_url, headers=headers, verify=IN_THE_CLEAR, trust_env=False
+        )
 
 
 class _Routed:

@@ -29,6 +29,7 @@ from serve_app.fhir.binary import binary_routes
 from serve_app.internal.blobs import blob_routes
 from serve_app.services import Services
 from serve_app.surface import create_app
+from tests.conftest import IN_THE_CLEAR
 from tests.deployments.data.records import people
 from tests.serve_app.fake_language import FakeLanguage
 from tests.serve_app.fhir.conftest import NoChats, Tokens
@@ -81,12 +82,16 @@ class Cell:
 
     def client(self, name: str = "physician") -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {name}"}
-        return httpx.AsyncClient(base_url=f"{self.url}/fhir", headers=headers, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=f"{self.url}/fhir", headers=headers, verify=IN_THE_CLEAR, trust_env=False
+        )
 
     def host(self, name: str) -> httpx.AsyncClient:
         """A host of the site as the cell's HAProxy presents it."""
         headers = {"x-medrec-host": name}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=self.url, headers=headers, verify=IN_THE_CLEAR, trust_env=False
+        )
 
     async def upload(self, data: bytes) -> str:
         """The id of a Binary that was acknowledged."""

@@ -11,8 +11,14 @@ import pytest
 from deployments.data.accounts import passwords
 from deployments.data.accounts.passwords import Hashing
 from deployments.data.errors import DeadlineExceeded, Invalid, TooMany
+from tests.conftest import REAL_HASHER
 
 GOOD = "correct horse battery staple"
+
+
+@pytest.fixture(autouse=True)
+def real_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_HASHER", REAL_HASHER)
 
 
 @pytest.mark.parametrize(
