@@ -12,7 +12,8 @@ help:            ## this list
 
 # Compiled once: a cell starts some twenty Python processes, and where nobody may write byte code each of
 # them would compile Ray and FastAPI again, which takes longer than all else that they do.
-install: $(VENV)/.installed system  ## a virtual environment with the pinned packages
+install:         ## a virtual environment with the pinned packages
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.installed system
 	@$(BIN)/python -m compileall -q serve_app deployments models configs benchmarks tests
 
 $(VENV)/.installed: requirements.txt pyproject.toml
@@ -56,9 +57,8 @@ lint:
 types:
 	nice -n 19 $(BIN)/mypy --no-error-summary
 
-COMPUTED = $(addprefix tests/,models/demo models/test_architectures.py models/test_decoding.py \
-  models/test_engine_loop.py models/test_gemma3_cpu.py models/test_sequences.py benchmarks/test_engine.py \
-  configs/test_prometheus.py deployments/data/demo/test_charts.py deployments/data/records/test_validation.py)
+COMPUTED = $(addprefix tests/,models benchmarks/test_engine.py configs/test_prometheus.py \
+  deployments/data/demo/test_charts.py deployments/data/records/test_validation.py)
 # Many tests wait more than they compute: four workers for two cores. What needs a whole cell runs by
 # itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these
 # only the files are read that have such tests: to collect all of them takes a core's quarter of a minute.
