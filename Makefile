@@ -57,7 +57,8 @@ lint:
 types:
 	nice -n 19 $(BIN)/mypy --no-error-summary
 
-COMPUTED = $(addprefix tests/,models benchmarks/test_engine.py configs/test_prometheus.py \
+COMPUTED = tests/models/demo $(filter-out %/test_language.py,$(wildcard tests/models/test_*.py)) \
+  $(addprefix tests/,benchmarks/test_engine.py configs/test_prometheus.py \
   deployments/data/demo/test_charts.py deployments/data/records/test_validation.py)
 # Many tests wait more than they compute: four workers for two cores. What needs a whole cell runs by
 # itself, one test at a time; a whole site without the cell that the other tests share beside it. Of these

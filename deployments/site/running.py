@@ -29,7 +29,7 @@ Tell = Callable[[str], None]
 _POLL_S = 0.1
 _KILL_S = 10.0
 # What a stop asks to end first: whoever writes, then what it writes to, then what leads there. etcd is
-# not asked: its last members would look for a successor for ten seconds, and a kill loses nothing.
+# not asked: its last members would look for a successor for seconds, and a kill loses nothing.
 _ENDING = ("keepalived", "steward", "backup", "cell", "patroni", "haproxy")
 
 

@@ -57,18 +57,12 @@ class Drill:
         self._config = deployable(LOCAL, cell.ports)
 
     def close(self) -> None:
-        """Leave the cell under configs/local.yaml."""
+        """Go back to configs/local.yaml."""
         try:
-            self.reset()
+            self._config = deployable(LOCAL, self.cell.ports)
+            self.deploy(lambda config: None)
         finally:
             self._api.close()
-
-    def reset(self) -> None:
-        """Go back to configs/local.yaml, if a change has been deployed."""
-        own = deployable(LOCAL, self.cell.ports)
-        if self._config != own:
-            self._config = own
-            self.deploy(lambda config: None)
 
     def deploy(self, change: Callable[[dict[str, Any]], None], *, wait: bool = True) -> None:
         """Change the config as it is now and send it, as `serve deploy` does."""

@@ -19,7 +19,7 @@ SMALL = {"max_running": 4, "max_queued": 4}
 
 def small(config: dict[str, Any]) -> None:
     language(config)["engine"] = dict(SMALL)
-    language(config)["replicas"].update(min=1, max=1)
+    language(config)["replicas"].update(max=1)
 
 
 async def keep_asking(
@@ -31,20 +31,18 @@ async def keep_asking(
         turn += 1
 
 
-async def test_an_update_of_the_engines_under_load_fails_no_request(changed: Drill) -> None:
-    before = changed.pids(MODEL)
+async def test_an_update_of_the_engines_under_load_fails_no_request(drill: Drill) -> None:
+    before = drill.pids(MODEL)
     outcomes: list[Outcome] = []
     stop = asyncio.Event()
-    async with chats(changed.cell) as client:
+    async with chats(drill.cell) as client:
         tasks = [
             asyncio.create_task(keep_asking(client, number, stop, outcomes))
             for number in range(CLIENTS)
         ]
         await asyncio.sleep(1)
-        await asyncio.to_thread(changed.deploy, small)
-        await changed.eventually(
-            lambda: not before & changed.pids(MODEL), 60, "the old engines are gone"
-        )
+        await asyncio.to_thread(drill.deploy, small)
+        await drill.eventually(lambda: not before & drill.pids(MODEL), 60, "the old engine is gone")
         during = len(outcomes)
         await asyncio.sleep(1)
         stop.set()
@@ -55,8 +53,8 @@ async def test_an_update_of_the_engines_under_load_fails_no_request(changed: Dri
     }
 
 
-async def test_every_answer_to_an_overload_is_a_whole_stream_or_a_429(changed: Drill) -> None:
-    async with chats(changed.cell) as client:
+async def test_every_answer_to_an_overload_is_a_whole_stream_or_a_429(drill: Drill) -> None:
+    async with chats(drill.cell) as client:
         outcomes = await asyncio.gather(*(chat(client, number, 40) for number in range(60)))
     counts = Counter((o.status, o.code, o.finished) for o in outcomes)
     served = counts.pop((200, None, True))
